@@ -1,0 +1,204 @@
+"""Mirrored batches: 200 texts, each twice, one side of each pair with a masked span, laid into rows.
+
+Every batch follows from (seed, epoch, number of the batch) alone: the number of workers, of devices and of
+batches before it make no difference.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mirror.augment import mask_span
+from mirror.config import AugConfig, BatchConfig
+from mirror.encoder import MirrorEncoder
+from mirror.packing import TokenBlock, Tokens, join, select
+from mirror.texts import Pair, TextTable
+
+log = logging.getLogger(__name__)
+
+
+class BatchKey(NamedTuple):
+    """Which batch: what a worker needs to make it."""
+
+    epoch: int
+    step: int
+
+
+@dataclass
+class MirroredBatch:
+    """N texts as 2N views."""
+
+    blocks: list[TokenBlock]
+    """2N texts: the left views, then the right views in the same order."""
+    texts: Tensor
+    """(2N,): equal numbers for equal texts."""
+    masked: int
+    """Views with a masked span."""
+
+
+class MirroredPairs(Dataset[MirroredBatch]):
+    """Makes batches from their keys.
+
+    Args:
+        pairs: the texts with their positives.
+        encoder: tokenises and lays into rows.
+        aug: span masking.
+        batch: sizes; ``batch.size`` counts the texts of all devices together.
+        seed: of the order and the masks.
+        rank: this device; it makes every ``world``-th pair of each batch.
+        world: number of devices.
+    """
+
+    def __init__(
+        self,
+        pairs: list[Pair],
+        encoder: MirrorEncoder,
+        aug: AugConfig,
+        batch: BatchConfig,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """See the class."""
+        self.pairs, self.encoder, self.aug, self.batch = pairs, encoder, aug, batch
+        self.seed, self.rank, self.world = seed, rank, world
+        number: dict[str, int] = {}
+        for pair in pairs:
+            for text in pair:
+                number.setdefault(text, len(number))
+        self.numbers = [(number[left], number[right]) for left, right in pairs]
+        # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
+        self.tokens = encoder.tokenize(list(number), batch.max_tokens)
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(len(self.pairs), self.batch.size)
+        if full == 0:
+            return 1
+        # A last batch must give every device a text and every text a negative.
+        return full + (rest >= max(2, self.world) and not self.batch.drop_last)
+
+    def chosen(self, key: BatchKey) -> list[int]:
+        """The pairs in a batch, over all devices."""
+        if self._order[0] != key.epoch:
+            order = list(range(len(self.pairs)))
+            Random(f"order {self.seed} {key.epoch}").shuffle(order)
+            self._order = (key.epoch, order)
+        return self._order[1][key.step * self.batch.size : (key.step + 1) * self.batch.size]
+
+    def views(self, key: BatchKey) -> tuple[list[str | None], list[str | None]]:
+        """The left and the right views of a batch as masked strings; None where a text is left whole."""
+        rng = Random(f"mask {self.seed} {key.epoch} {key.step}")
+        sides: tuple[list[str | None], list[str | None]] = ([], [])
+        mask_token = self.encoder.tokenizer.mask_token or ""
+        for i in self.chosen(key):
+            drawn = rng.randrange(2)
+            text = self.pairs[i][drawn]
+            masked = mask_span(text, rng, self.aug, mask_token, self.encoder.token_spans)
+            sides[drawn].append(masked if masked != text else None)
+            sides[1 - drawn].append(None)
+        return sides
+
+    def __getitem__(self, key: BatchKey) -> MirroredBatch:
+        """This device's share of a batch."""
+        share = slice(self.rank, None, self.world)
+        chosen = self.chosen(key)[share]
+        numbers = [self.numbers[i][side] for side in (0, 1) for i in chosen]
+        views = [view for side in self.views(key) for view in side[share]]
+        tokens = self._tokens(numbers, views)
+        masked = sum(view is not None for view in views)
+        return MirroredBatch(self.encoder.blocks(tokens), torch.tensor(numbers), masked)
+
+    def _tokens(self, numbers: list[int], views: list[str | None]) -> Tokens:
+        whole = select(self.tokens, numbers)
+        masked = [i for i, view in enumerate(views) if view is not None]
+        if not masked:
+            return whole
+        drawn = self.encoder.tokenize([view for view in views if view is not None], self.batch.max_tokens)
+        place = list(range(len(numbers)))
+        for k, i in enumerate(masked):
+            place[i] = len(numbers) + k
+        return select(join(whole, drawn), place)
+
+
+class KeySampler(Sampler[BatchKey]):
+    """The keys of an epoch's batches; Lightning sets the epoch."""
+
+    def __init__(self, steps: int) -> None:
+        """``steps`` batches an epoch."""
+        self.steps, self.epoch = steps, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning as each epoch begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        return (BatchKey(self.epoch, step) for step in range(self.steps))
+
+
+class MirrorData(pl.LightningDataModule):
+    """The training texts as mirrored batches, and the validation set."""
+
+    def __init__(
+        self,
+        table: TextTable,
+        encoder: MirrorEncoder,
+        aug: AugConfig,
+        batch: BatchConfig,
+        seed: int,
+        validation: Any = None,
+    ) -> None:
+        """Validation is a set of ``mirror.evaluation``, or None."""
+        super().__init__()
+        self.table, self.encoder, self.aug, self.batch, self.seed = table, encoder, aug, batch, seed
+        self.validation = validation
+        if len(table.pairs) < batch.size:
+            log.warning(
+                "Only %d texts for batch.size=%d: one smaller batch an epoch, so fewer negatives.",
+                len(table.pairs),
+                batch.size,
+            )
+
+    def pairs(self, rank: int = 0, world: int = 1) -> MirroredPairs:
+        """The data set of one device."""
+        return MirroredPairs(self.table.pairs, self.encoder, self.aug, self.batch, self.seed, rank, world)
+
+    def train_dataloader(self) -> DataLoader[MirroredBatch]:
+        """Ready batches, one an item."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        pairs = self.pairs(rank, world)
+        workers = self.batch.workers
+        return DataLoader(
+            pairs,
+            batch_size=None,
+            sampler=KeySampler(pairs.steps),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=next(self.encoder.parameters()).device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> Any:
+        """The validation set as the only item."""
+        if self.validation is None:
+            return []
+        return DataLoader([self.validation], batch_size=None)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Blocks move themselves; a validation set stays."""
+        if not isinstance(batch, MirroredBatch):
+            return batch
+        blocks = [block.to(device) for block in batch.blocks]
+        return MirroredBatch(blocks, batch.texts.to(device, non_blocking=True), batch.masked)

@@ -1,0 +1,416 @@
+"""Every setting, its default and its range: the one place for each.
+
+The YAML files under ``conf/`` hold choices among these settings; Hydra checks names and types against the
+dataclasses, and ``settings`` turns a composed configuration into plain objects, checking ranges. Nothing
+beyond this module and the command line knows Hydra or OmegaConf.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import II, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mirror.errors import MirrorError
+
+
+# Members are in lower case because OmegaConf matches what a user types with a member's name.
+class Task(Enum):
+    """What the encoder is for; ``conf/task`` says which choices follow from it."""
+
+    sentence = "sentence"
+    phrase = "phrase"
+    word = "word"
+
+
+class Pooling(Enum):
+    """How the token vectors of a text become one vector."""
+
+    cls = "cls"
+    mean = "mean"
+    """Mean over the real tokens, special ones included, as in sentence-transformers."""
+    first_last = "first_last"
+    """Mean over the tokens and over the first and the last layer (SimCSE's ``avg_first_last``)."""
+    last_two = "last_two"
+    """Mean over the tokens and over the last two layers."""
+    max = "max"
+    mean_padded = "mean_padded"
+    """The Mirror-BERT authors' "mean": padding counts too. For reproduction only."""
+
+
+class SpanUnit(Enum):
+    """What the span mask counts: the paper masks characters (section 2.1)."""
+
+    character = "character"
+    token = "token"
+    word = "word"
+
+
+class Sample(Enum):
+    """Which texts are taken where the source holds more than ``data.size``."""
+
+    random = "random"
+    first = "first"
+
+
+class LossForm(Enum):
+    """InfoNCE with the positive in the denominator (NT-Xent) or without it (decoupled)."""
+
+    nt_xent = "nt_xent"
+    decoupled = "decoupled"
+
+
+class Schedule(Enum):
+    """Course of the learning rate after the warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Accelerator(Enum):
+    """Where training runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Strategy(Enum):
+    """One process, or one for each device."""
+
+    auto = "auto"
+    ddp = "ddp"
+
+
+class Precision(Enum):
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Select(Enum):
+    """Which weights a run keeps: the last ones, as the paper, or the best on ``eval.validation``."""
+
+    last = "last"
+    best = "best"
+
+
+class Tracker(Enum):
+    """Where the curves go."""
+
+    csv = "csv"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+class WandbMode(Enum):
+    """``auto`` is online where a key is set up, else offline. Never a prompt."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+
+
+def _check(ok: bool, setting: str, value: object, rule: str) -> None:
+    if not ok:
+        raise MirrorError(f"{setting}={value} is out of range: it must be {rule}.")
+
+
+def _rate(setting: str, value: float) -> None:
+    _check(0.0 <= value < 1.0, setting, value, "at least 0 and below 1")
+
+
+@dataclass
+class ModelConfig:
+    """The pretrained model."""
+
+    path: str = "bert-base-uncased"
+    """Hub name or local folder."""
+    pooling: Pooling = Pooling.cls
+    max_tokens: int | None = None
+    """Longest text the saved encoder reads, in tokens; null is what the model takes, 512 at most."""
+    learning_rate: float = 2e-5
+    """The rate that suits this model (the paper's is for base models); ``optim.lr`` follows it."""
+    drophead: float = 0.2
+    """The drophead rate that suits this model (authors: 0.2 for BERT, 0.05 for RoBERTa); ``aug=drophead`` uses it."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.path.strip()), "model.path", repr(self.path), "a hub name or a folder")
+        if self.max_tokens is not None:
+            _check(self.max_tokens >= 3, "model.max_tokens", self.max_tokens, "at least 3")
+        _check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
+        _rate("model.drophead", self.drophead)
+
+
+@dataclass
+class AugConfig:
+    """What makes the two views of a text differ (paper, sections 2.1 and 2.2)."""
+
+    span_k: int = 5
+    """Length of the masked span in ``unit``s, on one random side of each pair; 0 is no input augmentation."""
+    unit: SpanUnit = SpanUnit.character
+    min_chars: int = 30
+    """Shorter texts are left whole (30 in the authors' code)."""
+    dropout: float = 0.1
+    drophead: float = 0.0
+    """Share of attention heads dropped for each text (Zhou et al. 2020)."""
+    # The quirks of the authors' code, each a switch for ablations; see conf/aug/official.yaml.
+    literal_mask: bool = False
+    """Insert the string [MASK] whatever the tokenizer's mask token is."""
+    spaced_mask: bool = False
+    """Put a space on either side of the mask."""
+    first_match: bool = False
+    """Mask the first occurrence of the drawn span's characters, not the drawn place."""
+    spare_last: bool = False
+    """Never mask the last character."""
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.span_k <= 1000, "aug.span_k", self.span_k, "from 0 (off) to 1000")
+        _check(self.min_chars >= 0, "aug.min_chars", self.min_chars, "0 or more")
+        _rate("aug.dropout", self.dropout)
+        _rate("aug.drophead", self.drophead)
+
+
+@dataclass
+class DataConfig:
+    """The raw texts."""
+
+    path: str | None = None
+    """A file (txt, csv, tsv, jsonl, json, parquet; also .gz) or a hub data set; null is the most frequent
+    words of ``language``."""
+    name: str | None = None
+    """Configuration of the hub data set."""
+    split: str = "train"
+    column: str | None = None
+    """Column that holds the texts; null is the only text column, or one called text or sentence."""
+    pair_column: str | None = None
+    """Column with a given positive for each text, in place of the text itself."""
+    pair_separator: str | None = None
+    """Splits a line into a text and its given positive, as the authors' ``a||b`` files."""
+    language: str = "en"
+    size: int | None = 10_000
+    """Texts to train on (paper: 10k, best between 10k and 20k); null is all."""
+    sample: Sample = Sample.random
+    deduplicate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            _check(self.size >= 2, "data.size", self.size, "at least 2, or null for all")
+        if self.pair_column and self.pair_separator:
+            raise MirrorError("data.pair_column and data.pair_separator exclude each other: set one of them.")
+        if self.pair_separator == "":
+            raise MirrorError("data.pair_separator is empty: give the characters between the texts, such as '||'.")
+
+
+@dataclass
+class BatchConfig:
+    """How texts become batches."""
+
+    size: int = 200
+    """Texts in a batch over all devices; each comes twice."""
+    max_tokens: int = 50
+    """Longer training texts are cut."""
+    pack: bool = True
+    """Lay several texts into one row, without padding, where the model allows it."""
+    pad_to_max: bool = False
+    """Always pad to ``max_tokens``, as the authors' code does."""
+    drop_last: bool = False
+    """Leave out the last, smaller batch of an epoch."""
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
+        _check(3 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 3 to 8192")
+        _check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+
+
+@dataclass
+class LossConfig:
+    """InfoNCE (paper, equation 1)."""
+
+    temperature: float = 0.04
+    form: LossForm = LossForm.nt_xent
+    mask_duplicates: bool = True
+    """Texts that stand twice in a batch are not negatives of each other."""
+
+    def __post_init__(self) -> None:
+        _check(0 < self.temperature <= 100, "loss.temperature", self.temperature, "above 0 and at most 100")
+
+
+@dataclass
+class OptimConfig:
+    """AdamW."""
+
+    lr: float = II("model.learning_rate")
+    weight_decay: float = 0.01
+    decay_all: bool = False
+    """Decay norms and biases too, as the authors' code does."""
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.weight_decay < 1, "optim.weight_decay", self.weight_decay, "at least 0 and below 1")
+        _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "0 or more")
+
+
+@dataclass
+class TrainerConfig:
+    """Lightning's trainer."""
+
+    accelerator: Accelerator = Accelerator.auto
+    devices: int = 1
+    nodes: int = 1
+    strategy: Strategy = Strategy.auto
+    precision: Precision = Precision.auto
+    max_epochs: int = 1
+    max_steps: int | None = None
+    """Stop after so many steps, even within an epoch."""
+    gradient_clip: float | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.devices >= 1, "trainer.devices", self.devices, "at least 1")
+        _check(self.nodes >= 1, "trainer.nodes", self.nodes, "at least 1")
+        _check(self.max_epochs >= 1, "trainer.max_epochs", self.max_epochs, "at least 1")
+        if self.max_steps is not None:
+            _check(self.max_steps >= 1, "trainer.max_steps", self.max_steps, "at least 1, or null")
+        if self.gradient_clip is not None:
+            _check(self.gradient_clip > 0, "trainer.gradient_clip", self.gradient_clip, "above 0, or null")
+        if self.devices * self.nodes > 1 and self.strategy is not Strategy.ddp:
+            raise MirrorError(f"trainer.devices={self.devices} needs one process each: add trainer=ddp.")
+
+
+@dataclass
+class LoggerConfig:
+    """Trackers beside the CSV curve, which is always written."""
+
+    trackers: list[Tracker] = field(default_factory=lambda: [Tracker.csv])
+    project: str = "mirror"
+    mode: WandbMode = WandbMode.auto
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EvalConfig:
+    """What is measured, before and after training."""
+
+    sets: list[str] = field(default_factory=list)
+    """Names from ``mirror.evaluation.SETS``."""
+    data_dir: str | None = None
+    """Folder with ``sts/`` and ``word/``; null is the hub."""
+    raw: list[Pooling] = field(default_factory=lambda: [Pooling.cls, Pooling.mean])
+    """Poolings of the untouched model that the tuned encoder is compared with."""
+    validation: str = "stsb-dev"
+    """The set that ``select=best`` watches."""
+    every: int = 10
+    """Steps between two looks at the validation set."""
+
+    def __post_init__(self) -> None:
+        _check(self.every >= 1, "eval.every", self.every, "at least 1")
+        if Pooling.mean_padded in self.raw:
+            raise MirrorError("eval.raw cannot hold mean_padded: it has no meaning without fixed padding.")
+
+
+@dataclass
+class TrainConfig:
+    """One training run: ``scripts/train.py``."""
+
+    task: Task = Task.sentence
+    model: ModelConfig = field(default_factory=ModelConfig)
+    aug: AugConfig = field(default_factory=AugConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    select: Select = Select.last
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        # Not in OptimConfig, where the schema still holds the reference to the model's rate.
+        _check(0 < self.optim.lr < 1, "optim.lr", self.optim.lr, "above 0 and below 1")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        if self.model.pooling is Pooling.mean_padded and not self.batch.pad_to_max:
+            raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
+        if self.select is Select.best and not self.eval.validation:
+            raise MirrorError("select=best needs eval.validation, the set to watch.")
+
+
+@dataclass
+class EvaluateConfig:
+    """One evaluation: ``scripts/evaluate.py``."""
+
+    encoder: str = "???"
+    """Saved encoder, hub name or local folder."""
+    pooling: Pooling | None = None
+    """For models that were saved without one."""
+    max_tokens: int | None = None
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+@dataclass
+class EncodeConfig:
+    """Texts to vectors: ``scripts/encode.py``."""
+
+    encoder: str = "???"
+    input: str = "???"
+    """Text file, one text a line."""
+    output: str = "???"
+    """File of vectors, .npy, float32, one row a line."""
+    pooling: Pooling | None = None
+    max_tokens: int | None = None
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra; ``conf/*.yaml`` name them first in their defaults lists."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="encode_schema", node=EncodeConfig)
+
+
+def settings(config: DictConfig) -> Any:
+    """Turn a composed configuration into its dataclass, ranges checked.
+
+    Raises:
+        MirrorError: a value is missing, of the wrong type, or out of range.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise MirrorError(f"{missing[0]} is not set: add {missing[0]}=… to the command.")
+    try:
+        built = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, MirrorError):
+            raise error.__cause__ from None
+        raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
+    return built
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A settings dataclass as a plain dictionary, for JSON files, loggers and checkpoints."""
+
+    def value(item: Any) -> Any:
+        if isinstance(item, Enum):
+            return item.value
+        if isinstance(item, dict):
+            return {key: value(entry) for key, entry in item.items()}
+        if isinstance(item, list):
+            return [value(entry) for entry in item]
+        if isinstance(item, float) and not math.isfinite(item):
+            return str(item)
+        return item
+
+    result = value(asdict(config))
+    assert isinstance(result, dict)
+    return result

@@ -1,0 +1,8 @@
+"""The one exception that means: the user can put this right."""
+
+
+class MirrorError(Exception):
+    """A mistake in the input or the settings, told in one sentence that names the setting and the remedy.
+
+    The command line prints the sentence without a traceback and exits with status 1.
+    """

@@ -1,0 +1,42 @@
+"""How good the vectors are: every set is scored with one ``encode`` callable, every text encoded once."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mirror.errors import MirrorError
+from mirror.evaluation import sts, words
+from mirror.evaluation.pairs import Encode, PairSet, Score
+
+SETS = (*sts.HUB, *words.NAMES)
+"""Names for ``eval.sets``."""
+
+
+def load_sets(names: Iterable[str], data_dir: str | None) -> list[PairSet]:
+    """The named sets.
+
+    Raises:
+        MirrorError: a name is unknown, or a set cannot be read.
+    """
+    folder = Path(data_dir).expanduser() if data_dir else None
+    if folder is not None and not folder.is_dir():
+        raise MirrorError(f"eval.data_dir={data_dir} is no folder: give the one that holds sts/ and word/.")
+    loaded = []
+    for name in names:
+        if name not in SETS:
+            raise MirrorError(f"eval.sets has {name!r}, which is no set; choose among {', '.join(SETS)}.")
+        loaded.append((sts if name in sts.HUB else words).load(name, folder))
+    return loaded
+
+
+def evaluate(encode: Encode, sets: Sequence[PairSet]) -> dict[str, Score]:
+    """Scores by set, in the order of ``sets``; texts that sets share are encoded once."""
+    texts = list(dict.fromkeys(text for pairs in sets for text in pairs.texts()))
+    vectors = dict(zip(texts, encode(texts), strict=True)) if texts else {}
+    return {pairs.name: pairs.score_vectors(vectors) for pairs in sets}
+
+
+def sts_average(scores: dict[str, Score]) -> float | None:
+    """The mean over the seven sets, protocol ``all``; None if one is missing."""
+    if any(name not in scores for name in sts.AVERAGED):
+        return None
+    return sum(scores[name].value for name in sts.AVERAGED) / len(sts.AVERAGED)

@@ -1,0 +1,54 @@
+"""Test files: tab-separated, UTF-8, one header line, no quoting."""
+
+import csv
+import math
+from pathlib import Path
+
+from mirror.errors import MirrorError
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a test file as dictionaries.
+
+    Raises:
+        MirrorError: the file or one of the columns is missing, or it is not UTF-8.
+    """
+    if not path.exists():
+        raise MirrorError(f"eval.data_dir lacks {path.parent.name}/{path.name}: add the file or choose another eval=.")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except UnicodeDecodeError as error:
+        raise MirrorError(f"{path} is not UTF-8 ({error.reason}): convert it.") from error
+    found = list(rows[0]) if rows else []
+    absent = [column for column in columns if column not in found]
+    if absent:
+        raise MirrorError(f"{path} has no column {absent[0]!r}: it needs {', '.join(columns)} (tab-separated).")
+    return rows
+
+
+def number(row: dict[str, str], column: str, path: Path | str, line: int) -> float:
+    """A finite number from a row.
+
+    Raises:
+        MirrorError: the cell holds something else.
+    """
+    try:
+        value = float(row[column])
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise MirrorError(f"{path}, line {line}: {column} is {row[column]!r}, not a number.")
+    return value
+
+
+def text(row: dict[str, str], column: str, path: Path | str, line: int) -> str:
+    """A text that is not empty from a row.
+
+    Raises:
+        MirrorError: the cell is empty.
+    """
+    value = (row[column] or "").strip()
+    if not value:
+        raise MirrorError(f"{path}, line {line}: {column} is empty.")
+    return value

@@ -1,0 +1,36 @@
+"""Word similarity: Multi-SimLex in its languages, SimLex-999, WordSim-353, from a local folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mirror.errors import MirrorError
+from mirror.evaluation.pairs import PairSet
+from mirror.evaluation.tables import number, read_table, text
+
+LANGUAGES = ("ara", "cmn", "cym", "eng", "est", "fin", "fra", "heb", "pol", "rus", "spa", "yue")
+"""Multi-SimLex (Vulić et al. 2020)."""
+NAMES = ("simlex999", "wordsim353", *(f"multisimlex-{language}" for language in LANGUAGES))
+COLUMNS = ("word1", "word2", "score")
+
+
+def load(name: str, data_dir: Path | None) -> PairSet:
+    """One set by its name in ``NAMES``; Multi-SimLex has a part for each part of speech.
+
+    Raises:
+        MirrorError: no folder is given, or its file is missing or malformed.
+    """
+    if data_dir is None:
+        raise MirrorError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
+    base, _, language = name.partition("-")
+    columns = ("language", "pos", *COLUMNS) if language else COLUMNS
+    path = data_dir / "word" / f"{base}.tsv"
+    left, right, gold, parts = [], [], [], []
+    for line, row in enumerate(read_table(path, columns), start=2):
+        if language and row["language"].lower() != language:
+            continue
+        left.append(text(row, "word1", path, line))
+        right.append(text(row, "word2", path, line))
+        gold.append(number(row, "score", path, line))
+        parts.append(row["pos"] if language else name)
+    return PairSet(name, left, right, np.array(gold), parts)

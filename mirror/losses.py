@@ -1,0 +1,96 @@
+"""InfoNCE over mirrored batches, and the gathering of vectors across devices."""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from mirror.config import LossForm
+
+
+class Gathered(NamedTuple):
+    """Vectors and text numbers of all devices; M over all devices."""
+
+    vectors: Tensor  # (2M, D): all left views, then all right views
+    texts: Tensor  # (2M,)
+    first: int
+    """Place of this device's first left view."""
+
+
+def info_nce(
+    vectors: Tensor,
+    texts: Tensor,
+    temperature: float,
+    *,
+    form: LossForm = LossForm.nt_xent,
+    mask_duplicates: bool = False,
+) -> Tensor:
+    """InfoNCE over 2N vectors (paper, equation 1): each text's twin against the other 2N - 2 vectors.
+
+    Under ``torch.distributed`` the negatives are those of all devices, and the mean of the devices' gradients is
+    the gradient of one process with the whole batch: each device scores its own rows against everyone's columns.
+
+    Args:
+        vectors: (2N, D), left views first, then the right views in the same order; any length, any dtype.
+        texts: (2N,), equal numbers for equal texts.
+        temperature: divides the cosine similarities.
+        form: with the positive in the denominator (NT-Xent, Chen et al. 2020; the authors' code) or without it
+            (decoupled, Yeh et al. 2022; the formula as the paper prints it).
+        mask_duplicates: leave out of a row's negatives all that equal its own text or its positive.
+
+    Returns:
+        The mean over the 2N rows, a scalar in float32. The similarity matrix is the largest thing made: memory
+        is quadratic in N.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        rows = F.normalize(vectors.float(), dim=-1)  # (2N, D)
+        n = len(rows) // 2
+        columns, column_texts, first = _gather(rows, texts)
+        total = len(columns) // 2
+        own = torch.arange(first, first + n, device=rows.device)
+        own = torch.cat([own, own + total])  # (2N,): each row's place among the columns
+        twin = (own + total) % (2 * total)
+        logits = rows @ columns.T / temperature  # (2N, 2M)
+        positive = logits.gather(1, twin[:, None])  # (2N, 1)
+
+        excluded = torch.zeros_like(logits, dtype=torch.bool)
+        if mask_duplicates:
+            excluded = (column_texts[None] == texts[:, None]) | (column_texts[None] == column_texts[twin][:, None])
+        excluded = excluded.scatter(1, own[:, None], True)
+        excluded = excluded.scatter(1, twin[:, None], form is LossForm.decoupled)
+        logits = logits.masked_fill(excluded, -torch.inf)
+        # A row without any negative has nothing to learn; log 0 would make it infinite.
+        alone = excluded.all(dim=1, keepdim=True)
+        denominator = torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True)
+        # Sum over own rows / all rows: the devices' losses add up to the loss of one process. DDP averages the
+        # gradients, hence the factor.
+        loss: Tensor = (denominator - positive).sum() / (2 * total) * _world_size()
+        return loss
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _gather(rows: Tensor, texts: Tensor) -> Gathered:
+    """Everyone's vectors, with gradients; the devices may hold different numbers of texts."""
+    world = _world_size()
+    if world == 1:
+        return Gathered(rows, texts, 0)
+    n = len(rows) // 2
+    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([n], device=rows.device))
+    sizes = [int(count) for count in counts]
+    # all_gather wants equal shapes: the smaller devices fill up, and the filling is cut off again.
+    room = max(sizes)
+    left, right = (F.pad(part, (0, 0, 0, room - n)) for part in rows.split(n))  # (room, D) each
+    everyone = dist_nn.all_gather(torch.cat([left, right]))  # world x (2 * room, D)
+    text_parts = [torch.zeros(2 * room, dtype=texts.dtype, device=rows.device) for _ in range(world)]
+    dist.all_gather(text_parts, torch.cat([F.pad(part, (0, room - n)) for part in texts.split(n)]))
+    sides = [slice(0, room), slice(room, 2 * room)]
+    vectors = [part[side][:size] for side in sides for part, size in zip(everyone, sizes, strict=True)]
+    numbers = [part[side][:size] for side in sides for part, size in zip(text_parts, sizes, strict=True)]
+    return Gathered(torch.cat(vectors), torch.cat(numbers), sum(sizes[: dist.get_rank()]))

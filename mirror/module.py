@@ -1,0 +1,78 @@
+"""The training step: blocks in, InfoNCE out, AdamW."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from transformers import get_scheduler
+
+from mirror.batches import MirroredBatch
+from mirror.config import LossConfig, OptimConfig, Schedule
+from mirror.encoder import MirrorEncoder
+from mirror.errors import MirrorError
+from mirror.losses import info_nce
+
+_SCHEDULER = {
+    Schedule.constant: "constant_with_warmup",
+    Schedule.linear: "linear",
+    Schedule.cosine: "cosine",
+}
+
+
+class MirrorModule(pl.LightningModule):
+    """Mirror tuning of an encoder."""
+
+    def __init__(self, encoder: MirrorEncoder, loss: LossConfig, optim: OptimConfig) -> None:
+        """The encoder is tuned in place."""
+        super().__init__()
+        self.encoder, self.loss, self.optim = encoder, loss, optim
+
+    def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
+        """The loss of one mirrored batch.
+
+        Raises:
+            MirrorError: the loss is not finite.
+        """
+        vectors = self.encoder(batch.blocks)  # (2N, D)
+        loss = info_nce(
+            vectors,
+            batch.texts,
+            self.loss.temperature,
+            form=self.loss.form,
+            mask_duplicates=self.loss.mask_duplicates,
+        )
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.texts) // 2)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: MirroredBatch, batch_idx: int) -> None:
+        """Stop at a loss that is not finite: nothing after it means anything."""
+        if not torch.isfinite(outputs["loss"]):
+            raise MirrorError(
+                f"The loss is {float(outputs['loss'])} at step {self.global_step}: lower optim.lr, raise "
+                "loss.temperature, or set trainer.precision=fp32."
+            )
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Score the validation set, which is the only batch."""
+        score = batch.score(self.encoder.encode)
+        self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1, rank_zero_only=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, by default without weight decay on norms and biases, which are the vectors among the weights."""
+        weights = [p for p in self.encoder.parameters() if p.requires_grad]
+        decayed = [p for p in weights if p.ndim > 1 or self.optim.decay_all]
+        others = [p for p in weights if p.ndim <= 1 and not self.optim.decay_all]
+        groups = [
+            {"params": decayed, "weight_decay": self.optim.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = AdamW([group for group in groups if group["params"]], lr=self.optim.lr, fused=True)
+        scheduler = get_scheduler(
+            _SCHEDULER[self.optim.schedule],
+            optimizer,
+            num_warmup_steps=self.optim.warmup_steps,
+            num_training_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

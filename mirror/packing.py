@@ -1,0 +1,149 @@
+"""From lists of token ids to tensors with as little padding as possible.
+
+A batch of texts becomes a few ``TokenBlock``s. A packed block lays several texts into each row of fixed width;
+a padded block gives each text a row of its own. Everything after the backbone treats the two alike, because a
+block says for each token which text it belongs to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROW = 64
+"""Tokens in a packed row. The mean training text has 14 tokens: rows of 64 hold four with little left over, and
+attention within a row stays cheap."""
+BUCKET = 50
+"""Texts in a padded bucket: short enough that sorted neighbours have nearly the same length."""
+
+Tokens = dict[str, list[list[int]]]
+"""What a tokenizer returns for a list of texts: ``input_ids`` and, for some models, ``token_type_ids``."""
+
+
+@dataclass
+class TokenBlock:
+    """Rows of tokens for one forward pass of the backbone; R rows of W tokens that belong to B texts."""
+
+    inputs: dict[str, Tensor]
+    """Each (R, W): ``input_ids`` and, for some models, ``token_type_ids``."""
+    text_index: Tensor
+    """(R, W): which of this block's texts a token belongs to, from 0 to B - 1; -1 is padding."""
+    position: Tensor
+    """(R, W): position ids; they start anew with each text."""
+    cls_index: Tensor
+    """(B,): place of each text's CLS token among the R * W tokens."""
+    texts: Tensor
+    """(B,): place of each text in the batch."""
+    packed: bool
+
+    def to(self, device: torch.device) -> "TokenBlock":
+        """The same block on a device."""
+        return TokenBlock(
+            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
+            text_index=self.text_index.to(device, non_blocking=True),
+            position=self.position.to(device, non_blocking=True),
+            cls_index=self.cls_index.to(device, non_blocking=True),
+            texts=self.texts.to(device, non_blocking=True),
+            packed=self.packed,
+        )
+
+    def additive_mask(self, dtype: torch.dtype) -> Tensor:
+        """(R, 1, W, W): 0 where two tokens belong to the same text, else the lowest number of ``dtype``.
+
+        Additive and not boolean because eager attention adds whatever it is given; padding sees padding, so
+        no row of the softmax is empty.
+        """
+        same = self.text_index[:, :, None] == self.text_index[:, None, :]  # (R, W, W)
+        mask = torch.zeros(same.shape, dtype=dtype, device=same.device)
+        return mask.masked_fill_(~same, torch.finfo(dtype).min)[:, None]
+
+
+def select(tokens: Tokens, chosen: Sequence[int]) -> Tokens:
+    """The chosen texts' tokens, in that order."""
+    return {name: [rows[i] for i in chosen] for name, rows in tokens.items()}
+
+
+def join(*parts: Tokens) -> Tokens:
+    """The texts of several token lists, one after the other."""
+    return {name: [row for part in parts for row in part[name]] for name in parts[0]}
+
+
+def pack(
+    tokens: Tokens, *, pad_id: int, cls_id: int | None, width: int = ROW, first_position: int = 0
+) -> list[TokenBlock]:
+    """Lay the texts into rows of ``width`` tokens, best fit, longest first: one block, hardly any padding.
+
+    The position ids of each text start at ``first_position``.
+
+    Raises:
+        ValueError: a text is longer than ``width``.
+    """
+    ids = tokens["input_ids"]
+    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+    rows: list[list[int]] = []
+    with_space: list[list[int]] = [[] for _ in range(width + 1)]  # rows by the space that they have left
+    for i in order:
+        length = len(ids[i])
+        if length > width:
+            raise ValueError(f"A text of {length} tokens does not fit a row of {width}.")
+        space = next((s for s in range(length, width + 1) if with_space[s]), None)
+        if space is None:
+            rows.append([i])
+            with_space[width - length].append(len(rows) - 1)
+        else:
+            row = with_space[space].pop()
+            rows[row].append(i)
+            with_space[space - length].append(row)
+    block = _block(tokens, rows, width, pad_id=pad_id, cls_id=cls_id, packed=True)
+    block.position += first_position
+    return [block]
+
+
+def pad(
+    tokens: Tokens, *, pad_id: int, cls_id: int | None, width: int | None = None, bucket: int = BUCKET
+) -> list[TokenBlock]:
+    """Sort the texts by length and pad each bucket to its longest, or all to ``width``."""
+    ids = tokens["input_ids"]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    blocks = []
+    for start in range(0, len(order), bucket):
+        chosen = order[start : start + bucket]
+        longest = width or max(len(ids[i]) for i in chosen)
+        rows = [[i] for i in chosen]
+        blocks.append(_block(tokens, rows, longest, pad_id=pad_id, cls_id=cls_id, packed=False))
+    return blocks
+
+
+def _block(
+    tokens: Tokens, rows: list[list[int]], width: int, *, pad_id: int, cls_id: int | None, packed: bool
+) -> TokenBlock:
+    shape = (len(rows), width)
+    inputs = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in tokens}
+    text_index = np.full(shape, -1, dtype=np.int64)
+    position = np.zeros(shape, dtype=np.int64)
+    cls_index: list[int] = []
+    texts: list[int] = []
+    for r, row in enumerate(rows):
+        start = 0
+        for i in row:
+            ids = tokens["input_ids"][i]
+            end = start + len(ids)
+            for name, array in inputs.items():
+                array[r, start:end] = tokens[name][i]
+            text_index[r, start:end] = len(texts)
+            position[r, start:end] = np.arange(len(ids))
+            # Most models put CLS first, XLNet last; a tokenizer without one means the first token.
+            offset = ids.index(cls_id) if cls_id in ids else 0
+            cls_index.append(r * width + start + offset)
+            texts.append(i)
+            start = end
+    return TokenBlock(
+        inputs={name: torch.from_numpy(array) for name, array in inputs.items()},
+        text_index=torch.from_numpy(text_index),
+        position=torch.from_numpy(position),
+        cls_index=torch.tensor(cls_index, dtype=torch.long),
+        texts=torch.tensor(texts, dtype=torch.long),
+        packed=packed,
+    )

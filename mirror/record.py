@@ -1,0 +1,100 @@
+"""What a run leaves in ``metrics.json``: from its first second on, so that a run that dies says so."""
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+METRICS = "metrics.json"
+PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core")
+"""Whose versions decide whether a run can be repeated."""
+
+
+class RunRecord:
+    """The record of one run; as a context manager it notes how the run ends.
+
+    Args:
+        folder: where ``metrics.json`` goes; None keeps the record in memory.
+        config: the resolved settings, as plain values.
+        started: when the command was given, in seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path | None, config: dict[str, Any], started: float | None = None) -> None:
+        """See the class."""
+        from mirror import __version__
+
+        self.path = folder / METRICS if folder else None
+        self.started = started or time.time()
+        self.content: dict[str, Any] = {
+            "status": "running",
+            "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "seed": config.get("seed"),
+            "scores": {},
+            "seconds": {},
+            "versions": {"mirror": __version__, "python": platform.python_version(), **_versions()},
+            "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+            "config": config,
+        }
+
+    def __enter__(self) -> Self:
+        self.write()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.content["status"] = "finished"
+        elif issubclass(kind, KeyboardInterrupt | SystemExit):
+            self.content["status"], self.content["error"] = "interrupted", "stopped by the user"
+        else:
+            self.content["status"], self.content["error"] = "failed", f"{kind.__name__}: {error}"
+        self.content["seconds"]["total"] = round(time.time() - self.started, 3)
+        self.content["peak_memory_mib"] = round(_peak_memory_mib())
+        self.write()
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.content[key] = value
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``seconds[name]``."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.content["seconds"]
+            seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
+
+    def write(self) -> None:
+        """Replace the file in one step: a reader never sees half of it."""
+        if self.path is None:
+            return
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, self.path)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

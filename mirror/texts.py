@@ -1,0 +1,269 @@
+"""Raw texts: read from wherever they are, cleaned, de-duplicated, sampled."""
+
+import gzip
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mirror import hub
+from mirror.config import DataConfig, Sample
+from mirror.errors import MirrorError
+
+CHUNK = 1024
+"""Rows fetched at a time: a table's rows cost far less together than one by one."""
+READERS = {
+    ".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "csv",
+    ".jsonl": "json", ".json": "json", ".parquet": "parquet",
+}  # fmt: skip
+"""Which builder of ``datasets`` reads a file; any other suffix is plain text."""
+USUAL_COLUMNS = ("text", "sentence")
+"""Taken without being asked for where a table has several columns of text."""
+
+Pair = tuple[str, str]
+"""A text and its positive, which is the text itself unless the data gives another."""
+
+
+@dataclass
+class TextTable:
+    """The training texts, and what became of those that are not among them."""
+
+    pairs: list[Pair]
+    source: str
+    available: int
+    """Texts at the source."""
+    read: int
+    """Texts looked at: sampling stops when it has enough."""
+    empty: int
+    duplicate: int
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether each text is its own positive."""
+        return all(left == right for left, right in self.pairs)
+
+    def counts(self) -> dict[str, int]:
+        """The figures that are printed and stored."""
+        return {
+            "available": self.available, "read": self.read, "empty": self.empty,
+            "duplicate": self.duplicate, "kept": len(self.pairs),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {self.available:,} available, {self.read:,} read, {self.empty:,} empty, "
+            f"{self.duplicate:,} duplicate, {len(self.pairs):,} kept"
+        )
+
+
+def clean(text: str) -> str:
+    """Unicode NFC; runs of white space become one space, none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def read_texts(config: DataConfig, seed: int) -> TextTable:
+    """Read, clean, de-duplicate and sample the texts that ``data.*`` names.
+
+    Rows are visited in random order by ``seed`` (or in their own, ``data.sample=first``) until ``data.size``
+    clean, distinct texts are found, so a sample of a large source costs what the sample costs.
+
+    Raises:
+        MirrorError: the source cannot be read, or fewer than two texts are left.
+    """
+    if config.path is None:
+        source, rows = f"{config.language} words by frequency (wordfreq)", _frequent_words(config)
+    elif hub.looks_local(config.path) or Path(config.path).suffix in READERS:
+        source, rows = Path(config.path).name, _rows_of(_read_file(config), config)
+    else:
+        source, rows = config.path, _rows_of(_read_hub(config), config)
+    return choose(rows, config, seed, source)
+
+
+@dataclass
+class Rows:
+    """Lazy access to the rows of a table."""
+
+    length: int
+    fetch: Callable[[list[int]], list[tuple[Any, Any]]]
+    """Row numbers to raw texts with their positives."""
+
+
+def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
+    """Clean, de-duplicate and sample; see ``read_texts``."""
+    order = list(range(rows.length))
+    if config.sample is Sample.random and config.size is not None:
+        Random(seed).shuffle(order)
+    table = TextTable([], source, available=rows.length, read=0, empty=0, duplicate=0)
+    seen: set[Pair] = set()
+    for left, right in _stream(rows, order):
+        if config.size is not None and len(table.pairs) >= config.size:
+            break
+        table.read += 1
+        pair = (clean(left), clean(right))
+        if not all(pair):
+            table.empty += 1
+        elif config.deduplicate and pair in seen:
+            table.duplicate += 1
+        else:
+            seen.add(pair)
+            table.pairs.append(pair)
+    if len(table.pairs) < 2:
+        raise MirrorError(
+            f"data.path={config.path}: {table}; training needs at least two different texts. Give a file with more."
+        )
+    return table
+
+
+def _stream(rows: Rows, order: list[int]) -> Iterator[tuple[str, str]]:
+    for start in range(0, len(order), CHUNK):
+        for left, right in rows.fetch(order[start : start + CHUNK]):
+            yield left or "", right or ""  # a missing cell is an empty text
+
+
+def in_memory(texts: Sequence[str] | Sequence[Pair]) -> Rows:
+    """Rows over texts, or pairs of texts, that a program holds already.
+
+    Raises:
+        MirrorError: an item is neither a string nor a pair of strings.
+    """
+    pairs: list[Pair] = []
+    for i, item in enumerate(texts):
+        pair = (item, item) if isinstance(item, str) else tuple(item) if isinstance(item, tuple | list) else ()
+        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise MirrorError(f"texts[{i}] is neither a string nor a pair of strings: {item!r:.80}")
+        pairs.append((pair[0], pair[1]))
+    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen])
+
+
+def _frequent_words(config: DataConfig) -> Rows:
+    import wordfreq
+
+    languages = wordfreq.available_languages("best")
+    if config.language not in languages:
+        raise MirrorError(
+            f"data.language={config.language} has no word list in wordfreq; it has {' '.join(sorted(languages))}. "
+            "Choose one of these or give a file as data.path."
+        )
+    words = wordfreq.top_n_list(config.language, config.size or 10**6)
+    return in_memory(list(words))
+
+
+def _read_file(config: DataConfig) -> Any:
+    """A local file as a ``datasets.Dataset``: memory-mapped, so that its size hardly matters."""
+    assert config.path is not None
+    path = Path(config.path).expanduser()
+    if not path.exists():
+        raise MirrorError(f"data.path={config.path} does not exist: give a text file or a hub data set.")
+    if path.is_dir():
+        raise MirrorError(f"data.path={config.path} is a folder: give one file in it.")
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    builder = READERS.get(suffixes[-1] if suffixes else ".txt", "text")
+    if builder != "parquet":
+        _check_utf8(path, config.path)
+    import datasets
+
+    options: dict[str, Any] = {}
+    if builder == "csv":
+        options["sep"] = "\t" if suffixes[-1] == ".tsv" else ","
+        # Every cell is text: a column of numbers is still a column that can be named.
+        options["dtype"], options["keep_default_na"] = str, False
+        if suffixes[-1] == ".tsv":
+            options["quoting"] = 3  # csv.QUOTE_NONE: a tab-separated file has no quoting
+    try:
+        return _quiet(lambda: datasets.load_dataset(builder, data_files=str(path), split="train", **options))
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:200]
+        raise MirrorError(f"data.path={config.path} cannot be read as {builder}: {reason}") from error
+
+
+def _check_utf8(path: Path, shown: str) -> None:
+    opener = gzip.open if path.suffix == ".gz" else open
+    line = 0
+    try:
+        with opener(path, "rb") as file:
+            for line, raw in enumerate(file, start=1):
+                if b"\0" in raw:
+                    raise MirrorError(
+                        f"data.path={shown} is not a text file (line {line} holds a zero byte): "
+                        "give txt, csv, tsv, jsonl or parquet."
+                    )
+                raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MirrorError(
+            f"data.path={shown} is not UTF-8 in line {line}: convert it, for example with "
+            "iconv -f latin1 -t utf8."
+        ) from None
+    except (OSError, EOFError) as error:
+        raise MirrorError(f"data.path={shown} cannot be read: {error}") from error
+    if line == 0:
+        raise MirrorError(f"data.path={shown} is empty: give a file with at least two texts.")
+
+
+def _read_hub(config: DataConfig) -> Any:
+    import datasets
+
+    reachable = hub.go_offline_unless_reachable()
+    try:
+        return datasets.load_dataset(config.path, config.name, split=config.split)
+    except Exception as error:
+        if not reachable:
+            raise MirrorError(
+                f"data.path={config.path} is no local file, and the hub cannot be reached: give a local file."
+            ) from error
+        raise MirrorError(f"data.path={config.path}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _quiet(load: Callable[[], Any]) -> Any:
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        return load()
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _rows_of(table: Any, config: DataConfig) -> Rows:
+    columns = list(table.column_names)
+    left = _column(columns, config.column, "data.column")
+    right = _column(columns, config.pair_column, "data.pair_column") if config.pair_column else left
+
+    def fetch(chosen: list[int]) -> list[tuple[Any, Any]]:
+        rows = table[chosen]
+        pairs = list(zip(rows[left], rows[right], strict=True))
+        if wrong := next((cell for pair in pairs for cell in pair if not isinstance(cell, str | None)), None):
+            raise MirrorError(f"The column {left} of {config.path} holds {type(wrong).__name__}, not texts.")
+        return [_split(text, config) for text, _ in pairs] if config.pair_separator else pairs
+
+    return Rows(len(table), fetch)
+
+
+def _split(text: str | None, config: DataConfig) -> tuple[str, str]:
+    assert config.pair_separator
+    first, found, second = (text or "").partition(config.pair_separator)
+    if text and text.strip() and not found:
+        raise MirrorError(
+            f"data.pair_separator={config.pair_separator!r} is missing from the line {text[:60]!r} of "
+            f"{config.path}: every line must hold two texts."
+        )
+    return first, second
+
+
+def _column(columns: list[str], wanted: str | None, setting: str) -> str:
+    if wanted is not None:
+        if wanted not in columns:
+            raise MirrorError(f"{setting}={wanted} is not a column of the data; it has {', '.join(columns)}.")
+        return wanted
+    if len(columns) == 1:
+        return columns[0]
+    usual = [column for column in USUAL_COLUMNS if column in columns]
+    if not usual:
+        raise MirrorError(f"{setting} is not set and the data has several columns: choose {', '.join(columns)}.")
+    return usual[0]

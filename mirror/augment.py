@@ -14,9 +14,7 @@ Span = tuple[int, int]
 """Start and end of a unit within the raw string."""
 
 
-def mask_span(
-    text: str, rng: Random, aug: AugConfig, mask_token: str, token_spans: Callable[[str], list[Span]]
-) -> str:
+def mask_span(text: str, rng: Random, aug: AugConfig, mask_token: str, token_spans: Callable[[str], list[Span]]) -> str:
     """Replace a random run of ``aug.span_k`` units of the raw string by the mask token (paper, section 2.1).
 
     Args:

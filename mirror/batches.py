@@ -66,7 +66,6 @@ class MirroredPairs(Dataset[MirroredBatch]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """See the class."""
         self.pairs, self.encoder, self.aug, self.batch = pairs, encoder, aug, batch
         self.seed, self.rank, self.world = seed, rank, world
         number: dict[str, int] = {}
@@ -192,9 +191,8 @@ class MirrorData(pl.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         """The validation set as the only item."""
-        if self.validation is None:
-            return []
-        return DataLoader([self.validation], batch_size=None)
+        sets: Any = [self.validation]
+        return DataLoader(sets, batch_size=None) if self.validation is not None else []
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Blocks move themselves; a validation set stays."""

@@ -60,7 +60,6 @@ class MirrorEncoder(nn.Module):
         pad_to: int | None = None,
         name: str = "",
     ) -> None:
-        """See the class."""
         super().__init__()
         self.backbone, self.tokenizer, self.pooling = backbone, tokenizer, pooling
         self.normalize, self.pad_to, self.name = normalize, pad_to, name
@@ -95,7 +94,12 @@ class MirrorEncoder(nn.Module):
         if pooling is not None:
             pooling = Pooling(pooling)
             if saved and saved.pooling is not pooling:
-                log.warning("%s was saved with %s pooling and is pooled by %s.", name, saved.pooling.value, pooling.value)
+                log.warning(
+                    "%s was saved with %s pooling and is pooled by %s.",
+                    name,
+                    saved.pooling.value,
+                    pooling.value,
+                )
         files = PoolingFiles(pooling or (saved.pooling if saved else Pooling.cls))
         if saved:
             files.max_tokens, files.normalize, files.pad_to = saved.max_tokens, saved.normalize, saved.pad_to
@@ -184,7 +188,10 @@ class MirrorEncoder(nn.Module):
         tokens = self.tokenize(texts)
         lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         order = np.argsort(-lengths, kind="stable")  # longest first: the bar's guess errs on the safe side
-        with torch.inference_mode(), tqdm(total=len(texts), unit="text", disable=not progress, leave=False) as bar:
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(texts), unit="text", disable=not progress, leave=False) as bar,
+        ):
             start = 0
             while start < len(order):
                 count = max(1, budget // (self.pad_to or int(lengths[order[start]])))
@@ -203,7 +210,9 @@ class MirrorEncoder(nn.Module):
         """Cosine similarity of every text (or vector) of ``a`` with every one of ``b``, (len(a), len(b))."""
 
         def unit(items: str | Sequence[str] | NDArray[np.float32]) -> Tensor:
-            vectors = items if isinstance(items, np.ndarray) else self.encode([items] if isinstance(items, str) else items)
+            vectors = (
+                items if isinstance(items, np.ndarray) else self.encode([items] if isinstance(items, str) else items)
+            )
             return F.normalize(torch.from_numpy(np.atleast_2d(vectors)), dim=-1)
 
         cosines: NDArray[np.float32] = (unit(a) @ unit(b).T).numpy()
@@ -405,6 +414,6 @@ def _decoder_only(config: Any) -> bool:
     causal = any("CausalLM" in name or name.endswith("LMHeadModel") for name in architectures)
     masked_models = transformers.models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     # XLNet and XLM name their head LMHeadModel but are encoders; GPT-2 is known to no masked-LM table.
-    return config.model_type not in masked_models and config.model_type != "xlnet" or (
+    return (config.model_type not in masked_models and config.model_type != "xlnet") or (
         causal and config.model_type not in (*masked_models, "xlnet")
     )

@@ -73,9 +73,7 @@ def write_pooling(folder: Path, files: PoolingFiles, *, dimension: int, layers: 
     for index, (kind, path, settings) in enumerate(steps, start=1):
         (folder / path).mkdir(exist_ok=True)
         _write(folder / path / "config.json", settings)
-        modules.append(
-            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        )
+        modules.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"})
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": files.max_tokens, "do_lower_case": False})
     _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
@@ -157,7 +155,9 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         # safetensors reports a full disk with an error of its own that names the system's.
         if isinstance(error, OSError) or "os error" in str(error).lower():
-            raise MirrorError(f"{folder} cannot be written ({error}): free some space or choose another disk.") from error
+            raise MirrorError(
+                f"{folder} cannot be written ({error}): free some space or choose another disk."
+            ) from error
         raise
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -29,7 +29,6 @@ class RunRecord:
     """
 
     def __init__(self, folder: Path | None, config: dict[str, Any], started: float | None = None) -> None:
-        """See the class."""
         from mirror import __version__
 
         self.path = folder / METRICS if folder else None
@@ -42,7 +41,11 @@ class RunRecord:
             "scores": {},
             "seconds": {},
             "versions": {"mirror": __version__, "python": platform.python_version(), **_versions()},
-            "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+            },
             "config": config,
         }
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from mirror.augment import DropHead, set_dropout
 from mirror.batches import MirrorData, MirroredBatch
@@ -57,7 +57,7 @@ def train(
         MirrorError: something the user can put right; ``folder/metrics.json`` has the reason too.
     """
     _quieten()
-    chief = rank_zero_only.rank == 0  # under DDP every process runs this; one measures, prints and saves
+    chief = _is_chief()  # under DDP every process runs this; one measures, prints and saves
     accelerator, precision = _hardware(config.trainer)
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"accelerator": _accelerator_name(accelerator), "precision": precision.value}
@@ -162,6 +162,11 @@ def choose_precision(wanted: Precision, accelerator: str) -> Precision:
     return Precision.bf16 if native else Precision.fp32
 
 
+def _is_chief() -> bool:
+    """Whether this process is the first; Lightning reads the rank from the launcher's environment."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
 def _hardware(config: TrainerConfig) -> tuple[str, Precision]:
     """Device type and precision, checked against what is there."""
     cuda = torch.cuda.is_available()
@@ -180,13 +185,20 @@ def _accelerator_name(accelerator: str) -> str:
 def _report_texts(table: TextTable, config: TrainConfig) -> None:
     log.info("texts: %s", table)
     if config.data.size is not None and len(table.pairs) < config.data.size:
-        log.warning("data.size=%d, but only %d texts are left (%s): all are used.", config.data.size, len(table.pairs), table)
+        log.warning(
+            "data.size=%d, but only %d texts are left (%s): all are used.",
+            config.data.size,
+            len(table.pairs),
+            table,
+        )
 
 
 def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
     """Set the encoder up for training: dropout, drophead, packing, padding."""
     if config.aug.span_k and encoder.tokenizer.mask_token is None and not config.aug.literal_mask:
-        raise MirrorError(f"aug.span_k={config.aug.span_k}: the tokenizer of {encoder.name} has no mask token; set aug=none.")
+        raise MirrorError(
+            f"aug.span_k={config.aug.span_k}: the tokenizer of {encoder.name} has no mask token; set aug=none."
+        )
     if config.batch.max_tokens > encoder.max_tokens:
         raise MirrorError(
             f"batch.max_tokens={config.batch.max_tokens} is more than the {encoder.max_tokens} that {encoder.name} "
@@ -244,7 +256,12 @@ class _Curve(Callback):
         self.record, self.losses = record, list[float]()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: MirroredBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: MirroredBatch,
+        batch_idx: int,
     ) -> None:
         if not self.losses:
             self.record.content["seconds"]["to first step"] = round(time.time() - self.record.started, 3)
@@ -257,13 +274,21 @@ class _Curve(Callback):
         self.record["loss"] = {"first": first, "last": last}
         if len(self.losses) >= 10 and last > first * (1 - HARDLY_MOVED):
             log.warning(
-                "The loss hardly moved (%.4f to %.4f): optim.lr=%g may not suit this model; small ones want 3e-4 to 1e-3.",
-                first, last, config.optim.lr,
-            )  # fmt: skip
+                "The loss hardly moved (%.4f to %.4f): optim.lr=%g may not suit this model; small ones want "
+                "3e-4 to 1e-3.",
+                first,
+                last,
+                config.optim.lr,
+            )
 
 
 def _fit(
-    config: TrainConfig, encoder: MirrorEncoder, data: MirrorData, folder: Path, precision: Precision, curve: _Curve
+    config: TrainConfig,
+    encoder: MirrorEncoder,
+    data: MirrorData,
+    folder: Path,
+    precision: Precision,
+    curve: _Curve,
 ) -> int:
     """Train; returns the number of steps."""
     callbacks: list[Callback] = [curve]
@@ -277,7 +302,9 @@ def _fit(
     world = config.trainer.devices * config.trainer.nodes
     log.info(
         "training on %s in %s, batches of %d texts%s",
-        _accelerator_name("cuda" if torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu else "cpu"),
+        _accelerator_name(
+            "cuda" if torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu else "cpu"
+        ),
         precision.value,
         config.batch.size,
         f", {config.batch.size // world} on each of {world} devices" if world > 1 else "",
@@ -315,7 +342,7 @@ def _fit(
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
         log.info("kept the best weights: %s", Path(best.best_model_path).name)
-        if rank_zero_only.rank == 0:
+        if _is_chief():
             shutil.rmtree(folder / "best", ignore_errors=True)
     if encoder.drophead is not None:
         encoder.drophead.remove()
@@ -325,7 +352,10 @@ def _fit(
 
 
 def _print_results(
-    config: TrainConfig, before: dict[str, dict[str, Score]], after: dict[str, Score], seconds: dict[str, float]
+    config: TrainConfig,
+    before: dict[str, dict[str, Score]],
+    after: dict[str, Score],
+    seconds: dict[str, float],
 ) -> None:
     if after:
         tuned = f"tuned {config.model.pooling.value}"
@@ -341,5 +371,10 @@ def _quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for noise in (".*does not have many workers.*", ".*number of training batches.*", ".*save_dir.*", ".*sanitizer.*"):
+    for noise in (
+        ".*does not have many workers.*",
+        ".*number of training batches.*",
+        ".*save_dir.*",
+        ".*sanitizer.*",
+    ):
         warnings.filterwarnings("ignore", noise)

@@ -22,7 +22,9 @@ def score_table(columns: Mapping[str, Mapping[str, Score]], title: str) -> str:
     if len(columns) > 1:
         table.add_column("gain", justify="right")
     first = next(iter(columns.values()))
-    rows = {name: (str(score.pairs), [scores[name].value for scores in columns.values()]) for name, score in first.items()}
+    rows = {
+        name: (str(score.pairs), [scores[name].value for scores in columns.values()]) for name, score in first.items()
+    }
     averages = [sts_average(dict(scores)) for scores in columns.values()]
     if all(average is not None for average in averages):
         rows["average of 7"] = ("", [average for average in averages if average is not None])

@@ -111,7 +111,7 @@ def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
             table.pairs.append(pair)
     if len(table.pairs) < 2:
         raise MirrorError(
-            f"data.path={config.path}: {table}; training needs at least two different texts. Give a file with more."
+            f"data.path={config.path} leaves too few texts ({table}): training needs at least two different ones."
         )
     return table
 
@@ -143,8 +143,8 @@ def _frequent_words(config: DataConfig) -> Rows:
     languages = wordfreq.available_languages("best")
     if config.language not in languages:
         raise MirrorError(
-            f"data.language={config.language} has no word list in wordfreq; it has {' '.join(sorted(languages))}. "
-            "Choose one of these or give a file as data.path."
+            f"data.language={config.language} has no word list in wordfreq; it has "
+            f"{' '.join(sorted(languages))}. Choose one of these or give a file as data.path."
         )
     words = wordfreq.top_n_list(config.language, config.size or 10**6)
     return in_memory(list(words))
@@ -195,8 +195,7 @@ def _check_utf8(path: Path, shown: str) -> None:
                 raw.decode("utf-8")
     except UnicodeDecodeError:
         raise MirrorError(
-            f"data.path={shown} is not UTF-8 in line {line}: convert it, for example with "
-            "iconv -f latin1 -t utf8."
+            f"data.path={shown} is not UTF-8 in line {line}: convert it, for example with iconv -f latin1 -t utf8."
         ) from None
     except (OSError, EOFError) as error:
         raise MirrorError(f"data.path={shown} cannot be read: {error}") from error

@@ -7,6 +7,8 @@ from mirror.errors import MirrorError
 from mirror.evaluation import sts, words
 from mirror.evaluation.pairs import Encode, PairSet, Score
 
+__all__ = ["SETS", "Encode", "PairSet", "Score", "evaluate", "load_sets", "sts_average"]
+
 SETS = (*sts.HUB, *words.NAMES)
 """Names for ``eval.sets``."""
 

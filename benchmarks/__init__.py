@@ -1,0 +1,1 @@
+"""Measured comparisons, each a module to run; see README.md."""

@@ -1,0 +1,129 @@
+"""Texts per second of ``MirrorEncoder.encode`` against ``SentenceTransformer.encode``, same weights and texts.
+
+    python -m benchmarks.encoding
+
+Both read the same saved folder, encode in single precision and with their own batching, and take turns; the ratio is
+taken within a round. The vectors are compared too: a speed is worth nothing where the results differ.
+"""
+
+import argparse
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.measure import (
+    DRAFT,
+    SENTENCES,
+    add_common_arguments,
+    machine,
+    markdown,
+    seconds,
+    shown,
+    spread,
+    store,
+)
+from mirror.config import DataConfig
+from mirror.encoder import MirrorEncoder
+from mirror.texts import read_texts
+
+LONGEST = 12
+"""Sentences in the longest of the mixed texts."""
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DRAFT, help="a model folder, pooled by CLS")
+    parser.add_argument("--data", type=Path, default=SENTENCES, help="texts, one a line")
+    parser.add_argument("--texts", type=int, default=2000, help="texts encoded in a round")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--st-batch", type=int, default=32, help="sentence-transformers' batch_size; 32 is its default")
+    add_common_arguments(parser, rounds=7)
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    device = torch.device(arguments.device)
+    described = machine(device)
+    table = read_texts(DataConfig(path=str(arguments.data), size=arguments.texts), seed=42)
+    short = [text for text, _ in table.pairs]
+    with tempfile.TemporaryDirectory() as scratch:
+        mirror = MirrorEncoder.load(arguments.model, "cls").to(device)
+        mirror.save(Path(scratch) / "encoder")
+        other = SentenceTransformer(str(Path(scratch) / "encoder"), device=arguments.device)
+
+    def theirs(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = other.encode(list(texts), batch_size=arguments.st_batch, show_progress_bar=False)
+        return vectors
+
+    results = {}
+    for name, texts in {"short": short, "mixed": mixed(short)}.items():
+        results[name] = compare(mirror, theirs, texts, arguments.rounds, device)
+    print(_table(results))
+    content = {
+        "machine": described,
+        "model": arguments.model.name,
+        "rounds": arguments.rounds,
+        "sentence_transformers_batch_size": arguments.st_batch,
+        "results": results,
+    }
+    print(f"\n{store(arguments.results, f'encoding-{arguments.model.name}-{device.type}', content)}")
+
+
+def mixed(short: Sequence[str]) -> list[str]:
+    """Texts from one sentence to ``LONGEST`` sentences, as in a collection of passages."""
+    rng = random.Random(0)
+    return [" ".join(rng.choices(short, k=rng.randint(1, LONGEST))) for _ in short]
+
+
+def compare(
+    mirror: MirrorEncoder,
+    theirs: Callable[[Sequence[str]], NDArray[np.float32]],
+    texts: Sequence[str],
+    rounds: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Speeds of the two in turns, the vectors' difference, and the texts' lengths."""
+    difference = float(np.abs(mirror.encode(texts) - theirs(texts)).max())  # warms both up as well
+    times: dict[str, list[float]] = {"mirror": [], "sentence_transformers": []}
+    for _ in range(rounds):
+        times["mirror"].append(seconds(lambda: mirror.encode(texts), device)[0])
+        times["sentence_transformers"].append(seconds(lambda: theirs(texts), device)[0])
+    lengths = [len(ids) for ids in mirror.tokenize(texts)["input_ids"]]
+    pairs = zip(times["sentence_transformers"], times["mirror"], strict=True)
+    return {
+        "texts": len(texts),
+        "tokens": {"mean": float(np.mean(lengths)), "min": min(lengths), "max": max(lengths)},
+        "seconds": {name: spread(taken) for name, taken in times.items()},
+        "texts_per_second": {name: spread([len(texts) / time for time in taken]) for name, taken in times.items()},
+        "times_mirror": spread([other / own for other, own in pairs]),
+        "largest_difference": difference,
+    }
+
+
+def _table(results: dict[str, dict[str, Any]]) -> str:
+    head = [
+        "texts",
+        "mean tokens",
+        "mirror texts/s",
+        "sentence-transformers texts/s",
+        "time ÷ mirror's",
+        "max abs diff",
+    ]
+    rows = []
+    for name, result in results.items():
+        speeds = [shown(result["texts_per_second"][who], 0) for who in ("mirror", "sentence_transformers")]
+        tokens, ratio = f"{result['tokens']['mean']:.1f}", shown(result["times_mirror"])
+        rows.append([name, tokens, *speeds, ratio, f"{result['largest_difference']:.1e}"])
+    return markdown(head, rows)
+
+
+if __name__ == "__main__":
+    main()

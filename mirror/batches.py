@@ -5,6 +5,7 @@ batches before it make no difference.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -18,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mirror.augment import mask_span
 from mirror.config import AugConfig, BatchConfig
 from mirror.encoder import MirrorEncoder
-from mirror.packing import TokenBlock, Tokens, join, select
+from mirror.errors import MirrorError
+from mirror.packing import ROW, TokenBlock, Tokens, join, row_width, select
 from mirror.texts import Pair, TextTable
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,12 @@ class MirroredPairs(Dataset[MirroredBatch]):
         self.numbers = [(number[left], number[right]) for left, right in pairs]
         # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
         self.tokens = encoder.tokenize(list(number), batch.max_tokens)
+        longest = row_width(max(len(ids) for ids in self.tokens["input_ids"]))
+        self.max_tokens = min(batch.max_tokens, longest)
+        # Probe now: a worker is a fork, in which the backbone's threads would hang.
+        if encoder.packing and encoder.pad_to is None:
+            for width in range(ROW, longest + 1, ROW):
+                encoder.first_position(width)
         self._order: tuple[int, list[int]] = (-1, [])
 
     @property
@@ -122,7 +130,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         masked = [i for i, view in enumerate(views) if view is not None]
         if not masked:
             return whole
-        drawn = self.encoder.tokenize([view for view in views if view is not None], self.batch.max_tokens)
+        drawn = self.encoder.tokenize([view for view in views if view is not None], self.max_tokens)
         place = list(range(len(numbers)))
         for k, i in enumerate(masked):
             place[i] = len(numbers) + k
@@ -147,6 +155,11 @@ class KeySampler(Sampler[BatchKey]):
         return (BatchKey(self.epoch, step) for step in range(self.steps))
 
 
+def _worker(number: int) -> None:
+    """The tokenizer's threads do not survive the fork that made this worker."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
 class MirrorData(pl.LightningDataModule):
     """The training texts as mirrored batches, and the validation set."""
 
@@ -161,8 +174,8 @@ class MirrorData(pl.LightningDataModule):
     ) -> None:
         """Validation is a set of ``mirror.evaluation``, or None."""
         super().__init__()
-        self.table, self.encoder, self.aug, self.batch, self.seed = table, encoder, aug, batch, seed
-        self.validation = validation
+        self.batch, self.validation = batch, validation
+        self.pairs = MirroredPairs(table.pairs, encoder, aug, batch, seed)
         if len(table.pairs) < batch.size:
             log.warning(
                 "Only %d texts for batch.size=%d: one smaller batch an epoch, so fewer negatives.",
@@ -170,23 +183,21 @@ class MirrorData(pl.LightningDataModule):
                 batch.size,
             )
 
-    def pairs(self, rank: int = 0, world: int = 1) -> MirroredPairs:
-        """The data set of one device."""
-        return MirroredPairs(self.table.pairs, self.encoder, self.aug, self.batch, self.seed, rank, world)
-
     def train_dataloader(self) -> DataLoader[MirroredBatch]:
         """Ready batches, one an item."""
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        pairs = self.pairs(rank, world)
+        if self.trainer is not None:
+            self.pairs.rank, self.pairs.world = self.trainer.global_rank, self.trainer.world_size
+            if len(self.pairs.pairs) < self.pairs.world:
+                raise MirrorError(f"{len(self.pairs.pairs)} texts do not serve {self.pairs.world} devices: give more.")
         workers = self.batch.workers
         return DataLoader(
-            pairs,
+            self.pairs,
             batch_size=None,
-            sampler=KeySampler(pairs.steps),
+            sampler=KeySampler(self.pairs.steps),
             num_workers=workers,
+            worker_init_fn=_worker if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=next(self.encoder.parameters()).device.type == "cuda",
+            pin_memory=self.pairs.encoder.device.type == "cuda",
         )
 
     def val_dataloader(self) -> Any:

@@ -1,6 +1,7 @@
 """Entry points of the command line. Nothing heavy is imported before a command really runs."""
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -71,6 +72,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    _check_groups(overrides)
     register_schemas()
     running = GlobalHydra.instance().hydra  # a program that calls this may be a Hydra application itself
     GlobalHydra.instance().clear()
@@ -78,13 +80,33 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return settings(hydra.compose(name, overrides=list(overrides)))
     except HydraException as error:
-        raise MirrorError(" ".join(str(error).split())) from error
+        reasons = [" ".join(str(reason).split()) for reason in (error, error.__cause__) if reason is not None]
+        raise MirrorError(": ".join(reasons)) from error
     finally:
         GlobalHydra.instance().hydra = running
 
 
+NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
+"""Groups whose options stand for a number, with the setting that takes any number."""
+
+
+def _check_groups(overrides: Sequence[str]) -> None:
+    """Refuse a number as the option of a group, for which Hydra itself shows a traceback."""
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if (CONF / name).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
+            options = ", ".join(sorted(file.stem for file in (CONF / name).glob("*.yaml")))
+            setting = f"; for a number write {NUMBER_OF[name]}={value}" if name in NUMBER_OF else ""
+            raise MirrorError(f"{override} is no option: choose {name}={options}{setting}.")
+
+
 def _start(name: str, run: Callable[[Any], None]) -> None:
     register_schemas()
+
+    try:
+        _check_groups(sys.argv[1:])
+    except MirrorError as error:
+        sys.exit(f"error: {error}")
 
     def job(config: DictConfig) -> None:
         try:

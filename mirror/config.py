@@ -201,6 +201,8 @@ class DataConfig:
     deduplicate: bool = True
 
     def __post_init__(self) -> None:
+        if self.path is not None and not self.path.strip():
+            raise MirrorError("data.path is not set: add data.path=… to the command, a file or a hub data set.")
         if self.size is not None:
             _check(self.size >= 2, "data.size", self.size, "at least 2, or null for all")
         if self.pair_column and self.pair_separator:
@@ -340,6 +342,9 @@ class TrainConfig:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.
         _check(0 < self.optim.lr < 1, "optim.lr", self.optim.lr, "above 0 and below 1")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        devices = self.trainer.devices * self.trainer.nodes
+        if self.batch.size < devices:
+            raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
         if self.model.pooling is Pooling.mean_padded and not self.batch.pad_to_max:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
         if self.select is Select.best and not self.eval.validation:

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from mirror import hub
 from mirror.augment import DropHead, Span
+from mirror.backbone import load_backbone, longest_text, quiet
 from mirror.config import Pooling
 from mirror.errors import MirrorError
-from mirror.export import LAYERED, PoolingFiles, layer_weights, read_pooling, write_pooling, write_whole
-from mirror.packing import BUCKET, ROW, TokenBlock, Tokens, pack, pad, select
+from mirror.export import PoolingFiles, read_pooling, write_pooling, write_whole
+from mirror.packing import BUCKET, TokenBlock, Tokens, pack, pad, row_width, select
+from mirror.pooling import LAYERED, pool
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class MirrorEncoder(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.pooling = backbone, tokenizer, pooling
         self.normalize, self.pad_to, self.name = normalize, pad_to, name
-        self.max_tokens = min(max_tokens or MAX_TOKENS, _limit(backbone, tokenizer))
+        self.max_tokens = min(max_tokens or MAX_TOKENS, longest_text(backbone, tokenizer))
         self.dimension: int = backbone.config.hidden_size
         self.drophead: DropHead | None = None
         self.packing = True
@@ -89,7 +88,7 @@ class MirrorEncoder(nn.Module):
             MirrorError: there is no such model, the hub cannot be reached, or it is not an encoder.
         """
         name = str(path)
-        local, backbone, tokenizer = _load_backbone(name)
+        local, backbone, tokenizer = load_backbone(name)
         saved = read_pooling(local) if local else None
         if pooling is not None:
             pooling = Pooling(pooling)
@@ -143,8 +142,7 @@ class MirrorEncoder(nn.Module):
 
     def blocks(self, tokens: Tokens) -> list[TokenBlock]:
         """Lay tokens into rows: packed where the backbone keeps packed texts apart, else padded by length."""
-        longest = max(len(ids) for ids in tokens["input_ids"])
-        width = -(-longest // ROW) * ROW
+        width = row_width(max(len(ids) for ids in tokens["input_ids"]))
         first_position = self.first_position(width) if self.packing and self.pad_to is None else None
         if first_position is None:
             return self._padded(tokens)
@@ -157,9 +155,17 @@ class MirrorEncoder(nn.Module):
 
     def forward(self, blocks: Sequence[TokenBlock]) -> Tensor:
         """Vectors of the texts in their order in the batch, (N, D)."""
-        vectors = torch.cat([self._pool(self._hidden_states(block), block) for block in blocks])  # (N, D)
+        return self._pooled(blocks, [self.pooling])[0]
+
+    def _pooled(self, blocks: Sequence[TokenBlock], poolings: Sequence[Pooling]) -> Tensor:
+        """The texts' vectors by each pooling, (P, N, D), from one pass through the backbone."""
+        layered = any(pooling in LAYERED for pooling in poolings)
+        parts = []
+        for block in blocks:
+            states = self._states(block, layered=layered)
+            parts.append(torch.stack([pool(states, block, pooling) for pooling in poolings]))  # (P, B, D)
         order = torch.cat([block.texts for block in blocks])
-        vectors = vectors[order.argsort()]
+        vectors = torch.cat(parts, dim=1)[:, order.argsort()]
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def encode(
@@ -176,33 +182,40 @@ class MirrorEncoder(nn.Module):
         if isinstance(texts, str):
             vector: NDArray[np.float32] = self.encode([texts], batch_tokens=batch_tokens)[0]
             return vector
+        return self.encode_by(texts, [self.pooling], batch_tokens=batch_tokens, progress=progress)[self.pooling]
+
+    def encode_by(
+        self,
+        texts: Sequence[str],
+        poolings: Sequence[Pooling],
+        *,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> dict[Pooling, NDArray[np.float32]]:
+        """As ``encode``, by several poolings, for the price of one pass through the backbone."""
         wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
         if wrong is not None:
             raise MirrorError(f"texts[{wrong}] is not a string: {texts[wrong]!r:.80}")
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not texts:
-            return vectors
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
+        vectors = np.empty((len(poolings), len(texts), self.dimension), dtype=np.float32)
+        tokens = self.tokenize(texts) if texts else {"input_ids": []}
+        lengths = np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+        order = np.argsort(-lengths, kind="stable")  # longest first: the bar's guess errs on the safe side
         was_training = self.training
         self.eval()
-        tokens = self.tokenize(texts)
-        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-        order = np.argsort(-lengths, kind="stable")  # longest first: the bar's guess errs on the safe side
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(texts), unit="text", disable=not progress, leave=False) as bar,
-        ):
+        bar = tqdm(total=len(texts), unit="text", disable=not progress, leave=False)
+        with torch.inference_mode(), bar:
             start = 0
             while start < len(order):
                 count = max(1, budget // (self.pad_to or int(lengths[order[start]])))
                 chosen = order[start : start + count]
                 blocks = self._padded(select(tokens, chosen.tolist()), bucket=count)
-                blocks = [block.to(self.device) for block in blocks]
-                vectors[chosen] = self(blocks).float().cpu().numpy()
+                pooled = self._pooled([block.to(self.device) for block in blocks], poolings)  # (P, count, D)
+                vectors[:, chosen] = pooled.float().cpu().numpy()
                 bar.update(len(chosen))
                 start += count
         self.train(was_training)
-        return vectors
+        return dict(zip(poolings, vectors, strict=True))
 
     def similarity(
         self, a: str | Sequence[str] | NDArray[np.float32], b: str | Sequence[str] | NDArray[np.float32]
@@ -232,9 +245,15 @@ class MirrorEncoder(nn.Module):
         def write(partial: Path) -> None:
             # sentence-transformers averages layers only if the configuration asks the backbone for them.
             self.backbone.config.output_hidden_states = self.pooling in LAYERED
-            self.backbone.save_pretrained(partial)
-            self.tokenizer.save_pretrained(partial)
-            files = PoolingFiles(self.pooling, self.max_tokens, self.normalize, self.pad_to)
+            with quiet():
+                self.backbone.save_pretrained(partial)
+                self.tokenizer.save_pretrained(partial)
+            files = PoolingFiles(
+                self.pooling,
+                self.max_tokens,
+                self.normalize,
+                self.pad_to if self.pooling is Pooling.mean_padded else None,
+            )
             write_pooling(
                 partial,
                 files,
@@ -290,9 +309,8 @@ class MirrorEncoder(nn.Module):
         finally:
             self.train(was_training)
 
-    def _hidden_states(self, block: TokenBlock) -> tuple[Tensor, ...]:
-        """The layers' outputs that the pooling needs, each (R, W, D)."""
-        layered = self.pooling in LAYERED
+    def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
+        """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
         arguments: dict[str, Any] = dict(block.inputs)
         if block.packed:
             arguments["attention_mask"] = block.additive_mask(self.backbone.dtype)
@@ -302,118 +320,8 @@ class MirrorEncoder(nn.Module):
         if self.drophead is not None:
             self.drophead.text_index = block.text_index
         output = self.backbone(**arguments, output_hidden_states=layered, return_dict=True)
-        if not layered:
-            return (output.last_hidden_state,)
-        states = output.hidden_states[1:]  # without the embeddings
-        chosen = layer_weights(self.pooling, len(states))
-        return tuple(state for state, weight in zip(states, chosen, strict=True) if weight)
-
-    def _pool(self, states: tuple[Tensor, ...], block: TokenBlock) -> Tensor:
-        """Token vectors (R, W, D) to text vectors (B, D)."""
-        hidden = sum(states[1:], states[0]) / len(states)  # (R, W, D)
-        flat = hidden.flatten(0, 1)  # (R * W, D)
-        count = len(block.texts)
-        if self.pooling is Pooling.cls:
-            return flat[block.cls_index]
-        if self.pooling is Pooling.mean_padded:
-            return hidden.mean(dim=1)
-        owner = block.text_index.flatten()
-        real = owner >= 0
-        flat, owner = flat[real].float(), owner[real]
-        if self.pooling is Pooling.max:
-            lowest = flat.new_full((count, flat.shape[1]), -torch.inf)
-            return lowest.scatter_reduce(0, owner[:, None].expand_as(flat), flat, "amax")
-        sums = flat.new_zeros(count, flat.shape[1]).index_add(0, owner, flat)
-        return sums / owner.bincount(minlength=count)[:, None]
+        return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
 
     def _cls_last(self) -> bool:
         ids = self.tokenize(["a"])["input_ids"][0]
         return self.tokenizer.cls_token_id in ids and ids.index(self.tokenizer.cls_token_id) == len(ids) - 1
-
-
-def _limit(backbone: Any, tokenizer: Any) -> int:
-    """Longest text that backbone and tokenizer both take."""
-    limits = [tokenizer.model_max_length]
-    # Only learned absolute positions end somewhere; RoBERTa's family loses the first few to padding.
-    positions = getattr(backbone.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        limits.append(positions - (tokenizer.pad_token_id + 1 if _positions_follow_padding(backbone) else 0))
-    return int(min(limits))
-
-
-def _positions_follow_padding(backbone: Any) -> bool:
-    embeddings = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    return isinstance(embeddings, nn.Embedding) and embeddings.padding_idx is not None
-
-
-def _load_backbone(name: str) -> tuple[Path | None, Any, Any]:
-    """The folder that a model lies in, if it is known, the backbone in float32 and the tokenizer."""
-    folder = Path(name).expanduser()
-    if hub.looks_local(name):
-        if not folder.exists():
-            raise MirrorError(f"model.path={name} does not exist: give a model folder or a hub name.")
-        if not (folder / "config.json").exists():
-            raise MirrorError(f"model.path={name} is no model folder: it has no config.json.")
-        source, reachable = str(folder), True
-    else:
-        reachable = hub.go_offline_unless_reachable()
-        source = name
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    if folder.exists():
-        transformers.utils.logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
-            raise MirrorError(
-                f"model.path={name} is a {config.model_type} model, which does not read text in both directions: "
-                "give a masked language model such as BERT or RoBERTa."
-            )
-        backbone = AutoModel.from_pretrained(source, config=config, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
-        if not reachable:
-            raise MirrorError(
-                f"model.path={name}: the hub cannot be reached and its cache does not hold the model; "
-                "give a local folder, as in model.path=/path/to/model."
-            ) from error
-        raise MirrorError(f"model.path={name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
-    if tokenizer.pad_token_id is None:
-        raise MirrorError(f"model.path={name} has a tokenizer without a padding token: give an encoder model.")
-    if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
-        raise MirrorError(
-            f"model.path={name}: the tokenizer has {len(tokenizer)} entries and the model only "
-            f"{backbone.get_input_embeddings().num_embeddings} embeddings: they do not belong together."
-        )
-    return _folder_of(source), backbone, tokenizer
-
-
-def _folder_of(source: str) -> Path | None:
-    """Where a model's small files lie: its folder, or its place in the hub's cache once they are fetched."""
-    if Path(source).exists():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    try:
-        wanted = ["modules.json", "sentence_bert_config.json", "*/config.json", "*_WeightedLayerPooling/*"]
-        return Path(snapshot_download(source, allow_patterns=wanted))
-    except (OSError, ValueError):
-        return None
-
-
-def _decoder_only(config: Any) -> bool:
-    """Whether a model was made to predict the next token."""
-    if getattr(config, "is_decoder", False):
-        return True
-    architectures = getattr(config, "architectures", None) or []
-    causal = any("CausalLM" in name or name.endswith("LMHeadModel") for name in architectures)
-    masked_models = transformers.models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    # XLNet and XLM name their head LMHeadModel but are encoders; GPT-2 is known to no masked-LM table.
-    return (config.model_type not in masked_models and config.model_type != "xlnet") or (
-        causal and config.model_type not in (*masked_models, "xlnet")
-    )

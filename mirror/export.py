@@ -17,10 +17,9 @@ from safetensors.torch import save_file
 
 from mirror.config import Pooling
 from mirror.errors import MirrorError
+from mirror.pooling import LAYERED, layer_weights
 
 _MODE = {Pooling.cls: "cls", Pooling.mean: "mean", Pooling.max: "max"}
-LAYERED = (Pooling.first_last, Pooling.last_two)
-"""Poolings that need more than the last layer."""
 _MIRROR_FILE = "config_mirror.json"
 """What sentence-transformers has no place for: fixed padding."""
 
@@ -33,14 +32,6 @@ class PoolingFiles:
     max_tokens: int | None = None
     normalize: bool = False
     pad_to: int | None = None
-
-
-def layer_weights(pooling: Pooling, layers: int) -> list[float]:
-    """Weights of the hidden states 1 to ``layers`` in a layered pooling; the embeddings, state 0, have none."""
-    weights = [0.0] * layers
-    for index in (0, -1) if pooling is Pooling.first_last else (-2, -1):
-        weights[index] = 1.0
-    return weights
 
 
 def write_pooling(folder: Path, files: PoolingFiles, *, dimension: int, layers: int, cls_last: bool) -> None:

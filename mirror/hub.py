@@ -1,9 +1,10 @@
 """Names that may stand for a local folder or for something on the Hugging Face hub."""
 
-import socket
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import getproxies
+from ssl import SSLError
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import huggingface_hub.constants as hub_constants
 
@@ -20,17 +21,19 @@ def go_offline_unless_reachable() -> bool:
     """Tell the Hugging Face libraries to use their cache alone if the hub does not answer.
 
     Returns:
-        Whether the hub is reachable. Behind a proxy the question is left to the libraries.
+        Whether the hub is reachable.
     """
     if hub_constants.HF_HUB_OFFLINE:
         return False
-    if getproxies():
-        return True
-    host = urlparse(hub_constants.ENDPOINT)
     try:
-        port = host.port or (80 if host.scheme == "http" else 443)
-        socket.create_connection((host.hostname or "", port), timeout=REACH_TIMEOUT).close()
-    except OSError:
-        hub_constants.HF_HUB_OFFLINE = True
-        return False
-    return True
+        # A whole request, through a proxy where one is set: a firewall may accept the connection and never answer.
+        urlopen(Request(hub_constants.ENDPOINT, method="HEAD"), timeout=REACH_TIMEOUT).close()
+    except HTTPError as answer:
+        reachable = answer.code not in (407, 502, 503, 504)  # these are a proxy's own words
+    except (OSError, ValueError, HTTPException) as error:
+        # The libraries bring certificates of their own: let them judge.
+        reachable = isinstance(getattr(error, "reason", None), SSLError)
+    else:
+        reachable = True
+    hub_constants.HF_HUB_OFFLINE = not reachable
+    return reachable

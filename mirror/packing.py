@@ -60,6 +60,11 @@ class TokenBlock:
         return mask.masked_fill_(~same, torch.finfo(dtype).min)[:, None]
 
 
+def row_width(longest: int) -> int:
+    """Width of packed rows for texts of up to ``longest`` tokens."""
+    return -(-longest // ROW) * ROW
+
+
 def select(tokens: Tokens, chosen: Sequence[int]) -> Tokens:
     """The chosen texts' tokens, in that order."""
     return {name: [rows[i] for i in chosen] for name, rows in tokens.items()}

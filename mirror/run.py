@@ -1,7 +1,6 @@
 """A training run from texts to a measured, saved encoder."""
 
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -21,7 +20,7 @@ from mirror.card import model_card
 from mirror.config import Accelerator, Precision, Select, Strategy, TrainConfig, TrainerConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.evaluation import Encode, PairSet, Score, evaluate, load_sets
+from mirror.evaluation import PairSet, Score, evaluate, load_sets, score_vectors, texts_of
 from mirror.module import MirrorModule
 from mirror.record import RunRecord
 from mirror.selfcheck import check_views
@@ -83,11 +82,12 @@ def train(
                 before = _raw_scores(encoder, sets, config)
             record["scores"] = {name: _plain_scores(scores) for name, scores in before.items()}
 
+        if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
+            encoder.pad_to = encoder.max_tokens = config.batch.max_tokens
         with record.phase("tokenise"):
             data = MirrorData(table, encoder, config.aug, config.batch, config.seed, validation)
-            pairs = data.pairs()
         if chief:
-            view_check = check_views(pairs, encoder, config.aug)
+            view_check = check_views(data.pairs, encoder, config.aug)
             record["views"] = view_check.plain()
             log.info("%s", view_check)
 
@@ -102,7 +102,8 @@ def train(
         after: dict[str, Score] = {}
         if sets:
             with record.phase("evaluate"):
-                after = evaluate(_encode(encoder, config, "tuned"), sets)
+                log.info("measuring the tuned encoder …")
+                after = evaluate(lambda texts: encoder.encode(texts, progress=config.trainer.progress), sets)
             record.content["scores"]["tuned"] = _plain_scores(after)
 
         with record.phase("save"):
@@ -194,7 +195,11 @@ def _report_texts(table: TextTable, config: TrainConfig) -> None:
 
 
 def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
-    """Set the encoder up for training: dropout, drophead, packing, padding."""
+    """Set the encoder up for training: dropout, drophead, packing.
+
+    Raises:
+        MirrorError: the model cannot follow a setting.
+    """
     if config.aug.span_k and encoder.tokenizer.mask_token is None and not config.aug.literal_mask:
         raise MirrorError(
             f"aug.span_k={config.aug.span_k}: the tokenizer of {encoder.name} has no mask token; set aug=none."
@@ -208,9 +213,6 @@ def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
     if config.aug.drophead:
         encoder.drophead = DropHead(encoder.backbone, config.aug.drophead)
     encoder.packing = config.batch.pack
-    if config.batch.pad_to_max:
-        encoder.pad_to = config.batch.max_tokens
-        encoder.max_tokens = config.batch.max_tokens
 
 
 def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[PairSet], PairSet | None]:
@@ -229,20 +231,18 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[PairSet], PairSet 
         return [], validation
 
 
-def _encode(encoder: MirrorEncoder, config: TrainConfig, what: str) -> Encode:
-    log.info("measuring %s …", what)
-    return lambda texts: encoder.encode(texts, progress=config.trainer.progress)
-
-
 def _raw_scores(encoder: MirrorEncoder, sets: list[PairSet], config: TrainConfig) -> dict[str, dict[str, Score]]:
-    """The untouched model under each pooling of ``eval.raw``."""
-    scores = {}
-    pooling, pad_to = encoder.pooling, encoder.pad_to
-    for raw in dict.fromkeys(config.eval.raw):
-        encoder.pooling, encoder.pad_to = raw, None
-        scores[f"raw {raw.value}"] = evaluate(_encode(encoder, config, f"raw {raw.value}"), sets)
-    encoder.pooling, encoder.pad_to = pooling, pad_to
-    return scores
+    """The untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
+    poolings = list(dict.fromkeys(config.eval.raw))
+    if not poolings:
+        return {}
+    log.info("measuring the model as it is …")
+    texts = texts_of(sets)
+    vectors = encoder.encode_by(texts, poolings, progress=config.trainer.progress)
+    return {
+        f"raw {pooling.value}": score_vectors(dict(zip(texts, vectors[pooling], strict=True)), sets)
+        for pooling in poolings
+    }
 
 
 def _plain_scores(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
@@ -368,13 +368,7 @@ def _print_results(
 
 def _quieten() -> None:
     """Keep what Lightning and its friends print beside the point out of the terminal."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for noise in (
-        ".*does not have many workers.*",
-        ".*number of training batches.*",
-        ".*save_dir.*",
-        ".*sanitizer.*",
-    ):
+    for noise in (".*does not have many workers.*", ".*Total length of `list`.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", noise)

@@ -59,8 +59,8 @@ class TextTable:
 
 
 def clean(text: str) -> str:
-    """Unicode NFC; runs of white space become one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """Unicode NFC; runs of white space (byte order marks too) become one space, none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).replace("\ufeff", " ").split())
 
 
 def read_texts(config: DataConfig, seed: int) -> TextTable:
@@ -74,7 +74,7 @@ def read_texts(config: DataConfig, seed: int) -> TextTable:
     """
     if config.path is None:
         source, rows = f"{config.language} words by frequency (wordfreq)", _frequent_words(config)
-    elif hub.looks_local(config.path) or Path(config.path).suffix in READERS:
+    elif hub.looks_local(config.path) or Path(config.path).suffix.lower() in READERS:
         source, rows = Path(config.path).name, _rows_of(_read_file(config), config)
     else:
         source, rows = config.path, _rows_of(_read_hub(config), config)
@@ -158,20 +158,24 @@ def _read_file(config: DataConfig) -> Any:
         raise MirrorError(f"data.path={config.path} does not exist: give a text file or a hub data set.")
     if path.is_dir():
         raise MirrorError(f"data.path={config.path} is a folder: give one file in it.")
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     builder = READERS.get(suffixes[-1] if suffixes else ".txt", "text")
     if builder != "parquet":
         _check_utf8(path, config.path)
     import datasets
+    import pandas
 
     options: dict[str, Any] = {}
     if builder == "csv":
         options["sep"] = "\t" if suffixes[-1] == ".tsv" else ","
-        # Every cell is text: a column of numbers is still a column that can be named.
-        options["dtype"], options["keep_default_na"] = str, False
+        options["keep_default_na"] = False  # the word NA is a text
         if suffixes[-1] == ".tsv":
             options["quoting"] = 3  # csv.QUOTE_NONE: a tab-separated file has no quoting
     try:
+        if builder == "csv":
+            # Every cell is text: a column of numbers is still a column that can be named.
+            header = pandas.read_csv(path, nrows=0, **options)
+            options["features"] = datasets.Features({name: datasets.Value("string") for name in header.columns})
         return _quiet(lambda: datasets.load_dataset(builder, data_files=str(path), split="train", **options))
     except Exception as error:
         cause: BaseException = error

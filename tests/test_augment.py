@@ -209,7 +209,7 @@ class Heads:
     @property
     def scale(self) -> Tensor:
         """(R, W, H); every unit of a head has the same."""
-        ratio = (self.after / self.before).unflatten(-1, (self.drophead.heads, -1))
+        ratio: Tensor = (self.after / self.before).unflatten(-1, (self.drophead.heads, -1))
         assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-4)
         return ratio[..., 0]
 

@@ -193,7 +193,7 @@ def test_unfit_override_is_refused_by_name(override: str, named: str) -> None:
 
 
 def test_ill_typed_value_is_shown() -> None:
-    with pytest.raises(MirrorError, match="five.*[Ii]nteger"):
+    with pytest.raises(MirrorError, match=r"five.*[Ii]nteger"):
         train_config("aug.span_k=five")
 
 

@@ -49,7 +49,7 @@ def naive(vectors: Tensor, texts: Tensor, temperature: float, form: LossForm, ma
 TEXTS = {
     "different": different(7),
     "duplicates": torch.tensor([0, 1, 2, 1, 1, 3, 0] * 2),
-    "pairs": torch.tensor([0, 1, 2, 1, 3, 4, 0] + [5, 6, 7, 8, 9, 2, 10]),  # given positives
+    "pairs": torch.tensor([0, 1, 2, 1, 3, 4, 0, 5, 6, 7, 8, 9, 2, 10]),  # given positives
 }
 
 
@@ -137,7 +137,7 @@ class LargestTensor(TorchDispatchMode):
     """Entries in the largest tensor that any operation returns, backward included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.entries = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -200,7 +200,7 @@ def one_of_two(rank: int, folder: str) -> None:
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each of two processes computed in each case."""
     folder: Path = tmp_path_factory.mktemp("gloo")
-    mp.spawn(one_of_two, (str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(one_of_two, (str(folder),), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

@@ -95,10 +95,10 @@ def test_next_to_no_room_is_left(seed: int) -> None:
 
 
 def test_text_goes_where_it_leaves_least_room() -> None:
-    """Best fit: 24 belongs beside 40, not into the emptier row of 30; so two rows hold what first fit cannot."""
-    (block,) = pack(numbered([40, 30, 24, 34]), pad_id=PAD, cls_id=CLS)
-    rows = [set(block.texts[row[row >= 0].unique()].tolist()) for row in block.text_index]
-    assert sorted(map(sorted, rows)) == [[0, 2], [1, 3]]
+    """Best fit: 20 belongs beside 40, not beside 30, where both of 17 will want to lie."""
+    (block,) = pack(numbered([40, 30, 20, 17, 17]), pad_id=PAD, cls_id=CLS)
+    rows = [block.texts[row[row >= 0].unique()].tolist() for row in block.text_index]
+    assert sorted(map(sorted, rows)) == [[0, 2], [1, 3, 4]]
 
 
 def test_real_sentences_fill_their_rows(draft_model: Path, data_dir: Path) -> None:

@@ -255,12 +255,13 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["column", "pair_column"])
 def test_wrong_column_is_refused_with_the_choice(setting: str, write: Write) -> None:
+    settings: dict[str, Any] = {setting: "txet"}
     with pytest.raises(MirrorError, match=rf"data\.{setting}=txet.*text, number, remark"):
-        read(write("a.csv", CSV), **{setting: "txet"})
+        read(write("a.csv", CSV), **settings)
 
 
 def test_column_of_numbers_is_refused(write: Write) -> None:
-    with pytest.raises(MirrorError, match="column number .*holds int"):
+    with pytest.raises(MirrorError, match=r"column number .*holds int"):
         read(write("a.jsonl", '{"text": "a", "number": 1}\n{"text": "b", "number": 2}\n'), column="number")
 
 

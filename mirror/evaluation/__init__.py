@@ -1,13 +1,13 @@
 """How good the vectors are: every set is scored with one ``encode`` callable, every text encoded once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mirror.errors import MirrorError
 from mirror.evaluation import sts, words
-from mirror.evaluation.pairs import Encode, PairSet, Score
+from mirror.evaluation.pairs import Encode, PairSet, Score, Vectors
 
-__all__ = ["SETS", "Encode", "PairSet", "Score", "evaluate", "load_sets", "sts_average"]
+__all__ = ["SETS", "Encode", "PairSet", "Score", "evaluate", "load_sets", "score_vectors", "sts_average", "texts_of"]
 
 SETS = (*sts.HUB, *words.NAMES)
 """Names for ``eval.sets``."""
@@ -30,11 +30,20 @@ def load_sets(names: Iterable[str], data_dir: str | None) -> list[PairSet]:
     return loaded
 
 
-def evaluate(encode: Encode, sets: Sequence[PairSet]) -> dict[str, Score]:
-    """Scores by set, in the order of ``sets``; texts that sets share are encoded once."""
-    texts = list(dict.fromkeys(text for pairs in sets for text in pairs.texts()))
-    vectors = dict(zip(texts, encode(texts), strict=True)) if texts else {}
+def texts_of(sets: Sequence[PairSet]) -> list[str]:
+    """Every text of the sets, each once."""
+    return list(dict.fromkeys(text for pairs in sets for text in pairs.texts()))
+
+
+def score_vectors(vectors: Mapping[str, Vectors], sets: Sequence[PairSet]) -> dict[str, Score]:
+    """Scores by set, in the order of ``sets``, from the vectors of their texts."""
     return {pairs.name: pairs.score_vectors(vectors) for pairs in sets}
+
+
+def evaluate(encode: Encode, sets: Sequence[PairSet]) -> dict[str, Score]:
+    """Encode the sets' texts, each once, and score the vectors."""
+    texts = texts_of(sets)
+    return score_vectors(dict(zip(texts, encode(texts), strict=True)), sets) if texts else {}
 
 
 def sts_average(scores: dict[str, Score]) -> float | None:

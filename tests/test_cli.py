@@ -1,0 +1,372 @@
+"""The commands as a user types them, good and bad; in this process, because the imports cost seconds."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import mirror.cli
+from mirror import MirrorEncoder, MirrorError
+from mirror.cli import compose
+from tests.conftest import ROOT, SENTENCES
+
+SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
+
+
+class Result(NamedTuple):
+    """What the user sees."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs ``scripts/<name>.py`` with arguments in an empty folder that has a file of texts."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    root = logging.getLogger()
+    kept = (list(root.handlers), root.level)
+
+    def run(name: str, *arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            getattr(mirror.cli, name)()
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):  # as the interpreter does
+                print(code, file=sys.stderr)
+                code = 1
+        assert isinstance(code, int)
+        return Result(code, *capfd.readouterr())
+
+    yield run
+    for handler in root.handlers:
+        if handler not in kept[0]:
+            handler.close()
+    root.handlers[:], root.level = kept  # Hydra sets up the logging of the process
+
+
+def assert_refused(result: Result, *reasons: str) -> None:
+    """One sentence that names what is wrong, and nothing else that looks like a crash."""
+    assert result.code != 0
+    assert "Traceback" not in result.err + result.out
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.err
+    for reason in reasons:
+        assert reason in lines[0]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved encoder."""
+    folder = tmp_path_factory.mktemp("saved") / "encoder"
+    MirrorEncoder.load(tiny_bert, "mean").save(folder)
+    return folder
+
+
+def test_a_run_and_what_it_leaves(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL)
+    assert result.code == 0
+    assert result.out == ""
+    (folder,) = (tmp_path / "outputs" / "train").iterdir()
+    assert {entry.name for entry in folder.iterdir()} == {".hydra", "train.log", "metrics.json", "curve", "encoder"}
+    assert {entry.name for entry in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    for said in (
+        "texts: texts.txt: 240 available",
+        "augmented pairs:",
+        "training on cpu",
+        "time: ",
+        "encoder saved in",
+    ):
+        assert said in log
+        assert said in result.err
+    (vectors,) = [MirrorEncoder.load(folder / "encoder").encode(SENTENCES[:3])]
+    assert vectors.shape == (3, 32)
+
+
+def test_terminal_shows_nothing_of_the_libraries(command: Command, tiny_bert: Path) -> None:
+    """No warnings of Lightning, no bars of transformers: everything on the terminal is ours."""
+    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL)
+    for noise in ("site-packages", "Warning", "model shards", "LeafSpec", "💡"):
+        assert noise not in result.err
+
+
+def test_folder_of_a_run_is_never_used_twice(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "hydra.run.dir=run"]
+    assert command("train", *arguments).code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert_refused(command("train", *arguments, "seed=3"), "hydra.run.dir=run holds a run already")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_folder_that_cannot_be_written(command: Command, tiny_bert: Path) -> None:
+    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "hydra.run.dir=texts.txt/run")
+    assert_refused(result, "hydra.run.dir=texts.txt/run cannot be written (Not a directory)")
+
+
+def test_sweep_gives_each_run_its_own_folder(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    started = time.time()
+    result = command("train", "-m", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "seed=1,2")
+    assert result.code == 0
+    (sweep,) = (tmp_path / "outputs" / "train-sweep").iterdir()
+    runs = [json.loads((sweep / name / "metrics.json").read_text(encoding="utf-8")) for name in ("0", "1")]
+    assert [run["seed"] for run in runs] == [1, 2]
+    assert [run["status"] for run in runs] == ["finished"] * 2
+    assert runs[0]["loss"] != runs[1]["loss"]
+    # A run's seconds are its own: the second one's do not count from the start of the sweep (or of this process).
+    assert runs[1]["seconds"]["total"] <= time.time() - started
+
+
+def test_sweep_goes_on_after_a_run_that_fails(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    """And its exit status still tells, without a traceback."""
+    result = command("train", "-m", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "loss.temperature=0,0.1")
+    assert result.code != 0
+    assert "loss.temperature=0.0 is out of range" in result.err
+    (sweep,) = (tmp_path / "outputs" / "train-sweep").iterdir()
+    assert (sweep / "1" / "encoder").is_dir()
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        (["data.path=nothing.txt"], ["data.path=nothing.txt", "does not exist"]),
+        (["data.path=."], ["is a folder"]),
+        (["data=file"], ["data.path", "not set"]),
+        (["data=pairs"], ["data.path", "not set"]),
+        (["data.path=texts.txt", "model.path=/no/such/model"], ["model.path=/no/such/model", "does not exist"]),
+        (["data.path=texts.txt", "model.path=."], ["model.path=.", "no config.json"]),
+        (["data.path=texts.txt", "model=roberta"], ["roberta-base", "hub cannot be reached", "local folder"]),
+        (["data.path=texts.txt", "model.path="], ["model.path"]),
+        (["data.path=texts.txt", "trainer.devices=2"], ["trainer.devices=2", "trainer=ddp"]),
+        (["data.path=texts.txt", "loss.temperature=0"], ["loss.temperature=0"]),
+        (["data.path=texts.txt", "aug=none", "aug.dropout=0"], ["views of a text are the same"]),
+        (["data.path=texts.txt", "eval.sets=[stsb]"], ["eval.sets", "'stsb'"]),
+        (["data.path=texts.txt", "eval=stsb", "eval.data_dir=nowhere"], ["eval.data_dir=nowhere"]),
+        (["data.path=texts.txt", "eval=stsb", "eval.data_dir=."], ["lacks sts/stsb-dev.tsv"]),
+        (["data.path=texts.txt", "select=best", "eval.data_dir=."], ["lacks sts/stsb-dev.tsv"]),
+        (["data.path=texts.txt", "select=best", "eval.validation=sst2"], ["sst2"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_train_refuses(
+    command: Command, tiny_bert: Path, tmp_path: Path, arguments: list[str], reasons: list[str]
+) -> None:
+    model = [] if any(argument.startswith("model") for argument in arguments) else [f"model.path={tiny_bert}"]
+    result = command("train", *SMALL, *model, *arguments, "hydra.run.dir=run")
+    assert_refused(result, *reasons)
+    assert not (tmp_path / "run" / "encoder").exists()
+    # The reason is kept where the run would have been.
+    kept = [tmp_path / "run" / name for name in ("metrics.json", "train.log")]
+    assert any(reasons[0] in path.read_text(encoding="utf-8") for path in kept if path.exists())
+
+
+def test_no_gpu(command: Command, tiny_bert: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    result = command("train", *SMALL, f"model.path={tiny_bert}", "data.path=texts.txt", "trainer=gpu")
+    assert_refused(result, "finds no GPU", "trainer=cpu")
+
+
+def test_ddp_inside_a_sweep(command: Command, tiny_bert: Path) -> None:
+    """Every process would start the sweep again."""
+    result = command("train", "-m", "trainer=ddp", "seed=1,2", f"model.path={tiny_bert}", "data.path=texts.txt")
+    assert result.code != 0
+    assert "trainer=ddp cannot run inside a sweep" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("aug.span_kk=3", "span_kk"),
+        ("aug.span_k=five", "five"),
+        ("model=berta", "berta"),
+        ("nonsense", "nonsense"),
+        ("--nonsense", "nonsense"),
+        ("eval.sets=stsb-dev", "eval.sets"),
+        ("select=worst", "worst"),
+    ],
+)
+def test_hydra_refuses(command: Command, tmp_path: Path, argument: str, reason: str) -> None:
+    result = command("train", argument)
+    assert result.code != 0
+    assert reason in result.err
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_stray_key_in_a_yaml_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "aug").mkdir(parents=True)
+    (tmp_path / "mine" / "aug" / "own.yaml").write_text("span_k: 3\nspam: 3\n", encoding="utf-8")
+    result = command("train", "--config-dir", "mine", "aug=own")
+    assert result.code != 0
+    assert "spam" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "aug.span_k=-1", "aug.span_k=1001", "aug.min_chars=-1", "aug.dropout=1", "aug.dropout=-0.1", "aug.dropout=nan",
+        "aug.drophead=1", "loss.temperature=0", "loss.temperature=-0.1", "loss.temperature=nan", "loss.temperature=inf",
+        "batch.size=1", "batch.size=0", "batch.max_tokens=2", "batch.max_tokens=100000", "batch.workers=-1",
+        "data.size=1", "data.size=-5", "optim.lr=0", "optim.lr=1", "optim.lr=nan", "optim.weight_decay=1",
+        "optim.warmup_steps=-1", "trainer.max_epochs=0", "trainer.max_steps=0", "trainer.devices=0", "trainer.nodes=0",
+        "trainer.gradient_clip=0", "eval.every=0", "model.max_tokens=2", "seed=-1", "seed=4294967296",
+    ],
+)  # fmt: skip
+def test_out_of_range(override: str) -> None:
+    """The sentence names the setting."""
+    with pytest.raises(MirrorError, match=override.partition("=")[0]):
+        compose("train", [override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["aug.span_k=0", "aug.dropout=0", "loss.temperature=100", "batch.size=2", "data.size=null", "seed=0"],
+)
+def test_ends_of_the_ranges(override: str) -> None:
+    compose("train", [override])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.pooling=mean_padded"],
+        ["eval.raw=[mean_padded]"],
+        ["data.pair_column=b", "data.pair_separator='||'"],
+        ["select=best", "eval.validation=''"],
+        ["trainer.devices=2"],
+    ],
+    ids=" ".join,
+)
+def test_settings_that_exclude_each_other(overrides: list[str]) -> None:
+    with pytest.raises(MirrorError):
+        compose("train", overrides)
+
+
+def test_hub_that_cannot_be_reached_is_told_within_seconds(tiny_bert: Path, tmp_path: Path) -> None:
+    """A real command on a machine without a network; an address that never answers stands for it."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://localhost:9", "HF_HOME": str(tmp_path / "home")}
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "model=bert", "data.path=texts.txt", "eval=none"],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert_refused(Result(result.returncode, result.stdout, result.stderr), "hub cannot be reached", "local folder")
+    (record,) = tmp_path.rglob("metrics.json")
+    content = json.loads(record.read_text(encoding="utf-8"))
+    assert content["status"] == "failed"
+    assert content["seconds"]["load"] < 10  # the promise, without the imports
+
+
+def test_encode(command: Command, encoder: Path, tmp_path: Path) -> None:
+    """One row a line, also for an empty line; nothing else is left behind."""
+    lines = [*SENTENCES[:5], "", "été\u2028one line", "漢字"]
+    (tmp_path / "lines.txt").write_bytes("\n".join(lines).encode() + b"\r\n")
+    before = {entry.name for entry in tmp_path.iterdir()}
+    result = command("encode", f"encoder={encoder}", "input=lines.txt", "output=vectors.npy")
+    assert result.code == 0
+    vectors = np.load(tmp_path / "vectors.npy")
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(lines), 32)
+    np.testing.assert_allclose(vectors, MirrorEncoder.load(encoder).encode(lines), atol=1e-6)
+    assert {entry.name for entry in tmp_path.iterdir()} - before == {"vectors.npy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["input=nothing.txt"], "input=nothing.txt cannot be read"),
+        (["input=."], "input=. cannot be read"),
+        (["input=empty.txt"], "input=empty.txt is empty"),
+        (["input=latin.txt"], "input=latin.txt is not UTF-8"),
+        (["input=texts.txt", "output=texts.txt"], "output=texts.txt exists already"),
+        (["input=texts.txt", "output=no/folder/v.npy"], "does not exist"),
+        (["input=texts.txt", "encoder=no/such/encoder"], "no/such/encoder does not exist"),
+        (["input=texts.txt", "max_tokens=0"], "max_tokens=0"),
+        ([], "input is not set"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_encode_refuses(command: Command, encoder: Path, tmp_path: Path, arguments: list[str], reason: str) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin1"))
+    before = {entry.name: entry.stat().st_size for entry in tmp_path.iterdir()}
+    result = command("encode", f"encoder={encoder}", "output=vectors.npy", *arguments)
+    assert_refused(result, reason)
+    assert {entry.name: entry.stat().st_size for entry in tmp_path.iterdir()} == before
+
+
+def test_encode_without_an_encoder(command: Command) -> None:
+    assert_refused(command("encode", "input=texts.txt", "output=v.npy"), "encoder is not set")
+
+
+@pytest.fixture
+def sts(tmp_path: Path) -> list[float]:
+    """A small STS-B in ``data/``, and its gold scores."""
+    gold = [float(i % 6) for i in range(30)]
+    rows = [f"{score}\t{SENTENCES[i]}\t{SENTENCES[i + int(score)]}" for i, score in enumerate(gold)]
+    (tmp_path / "data" / "sts").mkdir(parents=True)
+    for name in ("stsb-dev", "stsb-test"):
+        table = "\n".join(["score\tsentence1\tsentence2", *rows]) + "\n"
+        (tmp_path / "data" / "sts" / f"{name}.tsv").write_text(table, encoding="utf-8")
+    return gold
+
+
+def test_evaluate(command: Command, encoder: Path, tmp_path: Path, sts: list[float]) -> None:
+    from scipy.stats import spearmanr
+
+    result = command("evaluate", f"encoder={encoder}", "eval=stsb", "eval.data_dir=data", "hydra.run.dir=run")
+    assert result.code == 0
+    loaded = MirrorEncoder.load(encoder)
+    cosines = [loaded.similarity(SENTENCES[i], SENTENCES[i + int(gold)]).item() for i, gold in enumerate(sts)]
+    expected = 100 * spearmanr(cosines, sts).statistic
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert content["status"] == "finished"
+    assert content["scores"]["mean"]["stsb-test"]["all"] == pytest.approx(expected, abs=0.3)  # ties by rounding
+    assert f"{content['scores']['mean']['stsb-test']['all']:.2f}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["eval=none"], "eval=none measures nothing"),
+        (["eval=sts", "eval.data_dir=data"], "lacks sts/sts12.tsv"),
+        (["eval=words"], "eval.data_dir"),
+        (["eval=stsb", "eval.data_dir=data", "encoder=no/such/encoder"], "no/such/encoder does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("sts")
+def test_evaluate_refuses(command: Command, encoder: Path, arguments: list[str], reason: str) -> None:
+    assert_refused(command("evaluate", f"encoder={encoder}", *arguments), reason)
+
+
+def test_evaluate_without_an_encoder(command: Command) -> None:
+    assert_refused(command("evaluate"), "encoder is not set")

@@ -1,0 +1,128 @@
+"""Two processes with half of the texts each learn what one process with all of them learns."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from mirror import MirrorEncoder
+from mirror.augment import set_dropout
+from mirror.batches import BatchKey, MirroredBatch, MirroredPairs
+from mirror.config import AugConfig, BatchConfig, LossConfig, LossForm, OptimConfig
+from mirror.module import MirrorModule
+from tests.conftest import ROOT, SENTENCES
+
+TEXTS = [*SENTENCES[:18], *SENTENCES[:3], *SENTENCES[30:32]]
+"""23, with duplicates: a batch of 16 and one of 7, which no two devices can share evenly."""
+
+
+class Case(NamedTuple):
+    """One comparison."""
+
+    step: int
+    loss: LossConfig
+
+
+CASES = [
+    Case(step, LossConfig(temperature=0.1, form=form, mask_duplicates=mask))
+    for step in (0, 1)
+    for form in LossForm
+    for mask in (True, False)
+]
+
+
+class Step(nn.Module):
+    """The training step as a forward pass, which is what DDP wraps."""
+
+    def __init__(self, module: MirrorModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: MirroredBatch) -> Tensor:
+        return self.module.training_step(batch, 0)
+
+
+def gradients(model: Path, case: Case, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+    encoder = MirrorEncoder.load(model)
+    with torch.no_grad():  # untrained CLS vectors are nearly parallel: larger weights part them
+        for weight in encoder.backbone.parameters():
+            if weight.ndim > 1:
+                weight.mul_(5)
+    set_dropout(encoder.backbone, 0.0)
+    encoder.train()
+    pairs = MirroredPairs([(text, text) for text in TEXTS], encoder, AugConfig(), BatchConfig(size=16), 0, rank, world)
+    step: nn.Module = Step(MirrorModule(encoder, case.loss, OptimConfig(lr=1e-3)))
+    wrapped = DistributedDataParallel(step, find_unused_parameters=True) if world > 1 else step
+    wrapped(pairs[BatchKey(0, case.step)]).backward()
+    return {name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None}
+
+
+def process(rank: int, world: int, folder: Path, model: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    torch.save([gradients(model, case, rank, world) for case in CASES], folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def distributed(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Tensor]]]:
+    """The gradients of two processes, by rank and case."""
+    folder = tmp_path_factory.mktemp("ddp")
+    spawn(process, (2, folder, tiny_bert), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*self.log.*")
+@pytest.mark.parametrize("index", range(len(CASES)), ids=str)
+def test_two_processes_give_the_gradients_of_one(
+    distributed: list[list[dict[str, Tensor]]], tiny_bert: Path, index: int
+) -> None:
+    expected = gradients(tiny_bert, CASES[index])
+    assert max(float(grad.abs().max()) for grad in expected.values()) > 1e-3
+    for rank in range(2):
+        found = distributed[rank][index]
+        assert found.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_from_the_command_line(tiny_bert: Path, tmp_path: Path) -> None:
+    """They train together, and leave the folder of one run; the best weights are chosen once for both."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (tmp_path / "sts").mkdir()
+    rows = [f"{i % 5}\t{SENTENCES[i]}\t{SENTENCES[-1 - i]}" for i in range(20)]
+    table = "\n".join(["score\tsentence1\tsentence2", *rows]) + "\n"
+    (tmp_path / "sts" / "stsb-dev.tsv").write_text(table, encoding="utf-8")
+    common = [
+        f"model.path={tiny_bert}", "data.path=texts.txt", "data.size=100", "batch.size=16", "optim.lr=1e-3",
+        "eval=none", "eval.data_dir=.", "aug.dropout=0", "trainer.progress=false", "trainer.accelerator=cpu",
+        "select=best", "eval.every=1",
+    ]  # fmt: skip
+    for run in (["trainer=ddp", "trainer.devices=2", "hydra.run.dir=two"], ["hydra.run.dir=one"]):
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "train.py"), *common, *run],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+    assert len(list(tmp_path.rglob("metrics.json"))) == 2
+    assert not (tmp_path / "outputs").exists()
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in ("one", "two"))
+    assert two["status"] == "finished"
+    assert two["steps"] == one["steps"] == 7
+    assert two["views"]["examples"] == one["views"]["examples"]
+    vectors = [MirrorEncoder.load(tmp_path / name / "encoder").encode(SENTENCES[:8]) for name in ("one", "two")]
+    torch.testing.assert_close(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), atol=1e-3, rtol=1e-3)

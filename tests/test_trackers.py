@@ -1,0 +1,137 @@
+"""Where the curves go: CSV always, TensorBoard and W&B on request, and never a question to the user."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror import MirrorError
+from mirror.config import LoggerConfig, Tracker, WandbMode
+from mirror.trackers import build_trackers, close_trackers
+from tests.test_run import go
+
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A user who has never logged in to W&B; and a service of W&B's that ends with the test."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
+    yield
+    close_trackers()
+
+
+def offline_runs(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("offline-run-*/*.wandb"))
+
+
+def records(log: Path) -> list[dict[str, Any]]:
+    """What a W&B file holds, read with W&B's own reader."""
+    command = Path(sys.executable).parent / "wandb"
+    found = str(command) if command.exists() else shutil.which("wandb")
+    if found is None:
+        pytest.skip("no wandb command beside this Python")
+    printed = subprocess.run(
+        [found, "leet", "inspect", "--json", str(log)], capture_output=True, text=True, check=True
+    ).stdout
+    return [json.loads(line) for line in printed.splitlines() if line.strip()]
+
+
+def test_csv_always(tiny_bert: Path, tmp_path: Path) -> None:
+    go(tiny_bert, tmp_path / "run", "logger.trackers=[]")
+    with (tmp_path / "run" / "curve" / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [0, 1, 2]
+    assert all(float(row["loss"]) > 0 for row in rows)
+
+
+def test_tensorboard(tiny_bert: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    go(tiny_bert, tmp_path / "run", "logger=tensorboard")
+    assert (tmp_path / "run" / "curve" / "metrics.csv").exists()
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
+
+
+def test_wandb_without_an_account_is_offline(
+    tiny_bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each run has a W&B run of its own with its settings and its losses, and is closed at the end."""
+    for seed in (1, 2):
+        go(tiny_bert, tmp_path / f"run{seed}", "logger=wandb", f"seed={seed}")
+        assert wandb.run is None
+        (log,) = offline_runs(tmp_path / f"run{seed}")
+        content = json.dumps(records(log))
+        assert content.count('"loss"') >= 3
+        assert "learning_rate" in content
+        assert f"run{seed}" in content
+    assert len({log.name for log in offline_runs(tmp_path)}) == 2
+    assert "wandb:" not in capfd.readouterr().err
+
+
+def test_wandb_is_closed_after_a_failed_run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.module.info_nce", lambda vectors, *_, **__: vectors.sum() * float("nan"))
+    with pytest.raises(MirrorError, match="loss is nan"):
+        go(tiny_bert, tmp_path / "run", "logger=wandb", "logger.mode=offline")
+    assert wandb.run is None
+    assert len(offline_runs(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "expected"),
+    [
+        (WandbMode.auto, {}, "offline"),
+        (WandbMode.auto, {"WANDB_API_KEY": "x" * 40}, "online"),
+        (WandbMode.auto, {"WANDB_MODE": "offline", "WANDB_API_KEY": "x" * 40}, "offline"),
+        (WandbMode.auto, {"WANDB_MODE": "disabled"}, "disabled"),
+        (WandbMode.offline, {"WANDB_API_KEY": "x" * 40}, "offline"),
+        (WandbMode.online, {}, "online"),
+    ],
+)
+def test_wandb_mode(
+    mode: WandbMode,
+    environment: dict[str, str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Online only with a key, or if the user says so; what the environment says holds where we say ``auto``."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    given: dict[str, Any] = {}
+
+    class Logger:
+        """In place of Lightning's, which would open the run."""
+
+        def __init__(self, **settings: Any) -> None:
+            given.update(settings)
+
+        def log_hyperparams(self, settings: dict[str, Any]) -> None:
+            given["config"] = settings
+
+    monkeypatch.setattr("pytorch_lightning.loggers.WandbLogger", Logger)
+    config = LoggerConfig([Tracker.csv, Tracker.wandb], project="p", mode=mode, group="g", tags=["t"])
+    build_trackers(config, tmp_path, {"seed": 1})
+    assert given["settings"].mode == expected
+    assert (given["project"], given["group"], given["tags"]) == ("p", "g", ["t"])
+    assert given["config"] == {"seed": 1}
+
+
+@pytest.mark.parametrize("tracker", [Tracker.wandb, Tracker.tensorboard])
+def test_package_that_is_not_installed(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard.{name}", False)
+    with pytest.raises(MirrorError, match=rf"pip install 'mirror-encoders\[{tracker.value}\]'"):
+        build_trackers(LoggerConfig([tracker]), tmp_path, {})

@@ -37,7 +37,7 @@ from benchmarks.measure import (
 )
 from mirror.augment import set_dropout
 from mirror.batches import BatchKey, MirroredBatch, MirroredPairs
-from mirror.cli import compose
+from mirror.compose import compose
 from mirror.config import Precision, TrainConfig
 from mirror.encoder import MirrorEncoder
 from mirror.losses import info_nce

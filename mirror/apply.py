@@ -53,7 +53,9 @@ def encode(config: EncodeConfig) -> None:
     if not target.parent.is_dir():
         raise MirrorError(f"output={target}: the folder {target.parent} does not exist, make it first.")
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        # Lines end where an editor ends them: splitlines would also split at Unicode's other separators.
+        with source.open(encoding="utf-8-sig") as file:
+            lines = [line.removesuffix("\n") for line in file]
     except OSError as error:
         raise MirrorError(f"input={source} cannot be read ({error.strerror}): give a text file.") from error
     except UnicodeDecodeError as error:

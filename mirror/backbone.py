@@ -34,9 +34,9 @@ def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
     folder = Path(name).expanduser()
     if hub.looks_local(name):
         if not folder.exists():
-            raise MirrorError(f"model.path={name} does not exist: give a model folder or a hub name.")
+            raise MirrorError(f"The model {name} does not exist: give a model folder or a hub name.")
         if not (folder / "config.json").exists():
-            raise MirrorError(f"model.path={name} is no model folder: it has no config.json.")
+            raise MirrorError(f"The model {name} is no model folder: it has no config.json.")
         source, reachable = str(folder), True
     else:
         reachable = hub.go_offline_unless_reachable()
@@ -46,7 +46,7 @@ def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
             config = AutoConfig.from_pretrained(source)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
                 raise MirrorError(
-                    f"model.path={name} is a {config.model_type} model, which does not read text in both directions: "
+                    f"The model {name} is a {config.model_type} model, which does not read text in both directions: "
                     "give a masked language model such as BERT or RoBERTa."
                 )
             backbone = AutoModel.from_pretrained(source, config=config, dtype=torch.float32)
@@ -54,15 +54,15 @@ def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
         if not reachable:
             raise MirrorError(
-                f"model.path={name}: the hub cannot be reached and its cache does not hold the model; "
+                f"The model {name} is no local folder, and the hub cannot be reached: "
                 "give a local folder, as in model.path=/path/to/model."
             ) from error
-        raise MirrorError(f"model.path={name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise MirrorError(f"The model {name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     if tokenizer.pad_token_id is None:
-        raise MirrorError(f"model.path={name} has a tokenizer without a padding token: give an encoder model.")
+        raise MirrorError(f"The model {name} has a tokenizer without a padding token: give an encoder model.")
     if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
         raise MirrorError(
-            f"model.path={name}: the tokenizer has {len(tokenizer)} entries and the model only "
+            f"The model {name}: the tokenizer has {len(tokenizer)} entries and the model only "
             f"{backbone.get_input_embeddings().num_embeddings} embeddings: they do not belong together."
         )
     return _folder_of(source), backbone, tokenizer

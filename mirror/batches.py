@@ -178,7 +178,7 @@ class MirrorData(pl.LightningDataModule):
         self.pairs = MirroredPairs(table.pairs, encoder, aug, batch, seed)
         if len(table.pairs) < batch.size:
             log.warning(
-                "Only %d texts for batch.size=%d: one smaller batch an epoch, so fewer negatives.",
+                "Fewer texts (%d) than batch.size=%d: one smaller batch an epoch, so fewer negatives.",
                 len(table.pairs),
                 batch.size,
             )

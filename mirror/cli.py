@@ -1,10 +1,10 @@
 """Entry points of the command line. Nothing heavy is imported before a command really runs."""
 
 import logging
-import re
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,22 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from mirror.config import EncodeConfig, EvaluateConfig, Strategy, TrainConfig, register_schemas, settings
+from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, settings
+from mirror.config import EncodeConfig, EvaluateConfig, Strategy, TrainConfig
 from mirror.errors import MirrorError
-
-STARTED = time.time()
-PACKAGED_CONF = Path(__file__).parent / "conf"
-CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
-"""In an installed package ``conf`` lies inside it, in a clone beside it."""
+from mirror.record import METRICS, record_failure
 
 log = logging.getLogger(__name__)
 
 
 def train() -> None:
     """``scripts/train.py``: texts to a measured encoder."""
+    started: float | None = time.time()
 
     def run(config: TrainConfig) -> None:
+        nonlocal started
         if HydraConfig.get().mode is RunMode.MULTIRUN and config.trainer.strategy is Strategy.ddp:
             raise MirrorError(
                 "trainer=ddp cannot run inside a sweep, since every process would start the sweep again: "
@@ -36,7 +35,8 @@ def train() -> None:
             )
         from mirror.run import train
 
-        train(config, Path(HydraConfig.get().runtime.output_dir), started=STARTED)
+        given, started = started, None  # only the first run of a sweep begins with the command
+        train(config, Path(HydraConfig.get().runtime.output_dir), started=given)
 
     _start("train", run)
 
@@ -60,65 +60,43 @@ def encode() -> None:
 
         encode(config)
 
-    _start("encode", run)
+    _start("encode", run, leaves_record=False)
 
 
-def compose(name: str, overrides: Sequence[str]) -> Any:
-    """The settings that a command line would give.
-
-    Raises:
-        MirrorError: an override does not fit.
-    """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-
-    _check_groups(overrides)
+def _start(name: str, run: Callable[[Any], None], *, leaves_record: bool = True) -> None:
+    """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
     register_schemas()
-    running = GlobalHydra.instance().hydra  # a program that calls this may be a Hydra application itself
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return settings(hydra.compose(name, overrides=list(overrides)))
-    except HydraException as error:
-        reasons = [" ".join(str(reason).split()) for reason in (error, error.__cause__) if reason is not None]
-        raise MirrorError(": ".join(reasons)) from error
-    finally:
-        GlobalHydra.instance().hydra = running
-
-
-NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
-"""Groups whose options stand for a number, with the setting that takes any number."""
-
-
-def _check_groups(overrides: Sequence[str]) -> None:
-    """Refuse a number as the option of a group, for which Hydra itself shows a traceback."""
-    for override in overrides:
-        name, _, value = override.partition("=")
-        if (CONF / name).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
-            options = ", ".join(sorted(file.stem for file in (CONF / name).glob("*.yaml")))
-            setting = f"; for a number write {NUMBER_OF[name]}={value}" if name in NUMBER_OF else ""
-            raise MirrorError(f"{override} is no option: choose {name}={options}{setting}.")
-
-
-def _start(name: str, run: Callable[[Any], None]) -> None:
-    register_schemas()
-
-    try:
-        _check_groups(sys.argv[1:])
-    except MirrorError as error:
-        sys.exit(f"error: {error}")
+    failed: list[str] = []
 
     def job(config: DictConfig) -> None:
         try:
             run(settings(config))
         except MirrorError as error:
-            # The log keeps the reason; the terminal shows one sentence. A sweep goes on with its next run.
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                log.error("%s", error)
-                raise
-            sys.exit(f"error: {error}")
+            log.error("error: %s", error)
+            if leaves_record:
+                values: Any = OmegaConf.to_container(config, enum_to_str=True)
+                record_failure(Path(HydraConfig.get().runtime.output_dir), values, error)
+            failed.append(str(error))  # a sweep goes on with its next run
 
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+    except COMPOSITION_ERRORS as error:
+        if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
+            raise
+        sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
+    if failed:
+        sys.exit(1)
+
+
+def _reached(job: Callable[..., None], error: BaseException) -> bool:
+    """Whether an error comes from the run itself and not from composing its settings."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is job.__code__:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 class RunFolder(Callback):
@@ -126,12 +104,10 @@ class RunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the folder; it swallows errors here, but not an exit."""
-        import os
-
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # a process that DDP started shares the first one's folder
             return
         folder = Path(config.hydra.run.dir)
-        if (folder / "metrics.json").exists():
+        if (folder / METRICS).exists():
             sys.exit(f"error: hydra.run.dir={folder} holds a run already: nothing is overwritten, choose another.")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
 """Every setting, its default and its range: the one place for each.
 
 The YAML files under ``conf/`` hold choices among these settings; Hydra checks names and types against the
-dataclasses, and ``settings`` turns a composed configuration into plain objects, checking ranges. Nothing
-beyond this module and the command line knows Hydra or OmegaConf.
+dataclasses, and ``mirror.compose`` makes plain objects of them, which check their ranges.
 """
 
 import math
@@ -10,9 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import II, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import II
 
 from mirror.errors import MirrorError
 
@@ -111,7 +108,7 @@ class Tracker(Enum):
 
 
 class WandbMode(Enum):
-    """``auto`` is online where a key is set up, else offline. Never a prompt."""
+    """``auto`` is what WANDB_MODE says, else online where a key is set up and offline elsewhere. Never a prompt."""
 
     auto = "auto"
     online = "online"
@@ -121,6 +118,10 @@ class WandbMode(Enum):
 def _check(ok: bool, setting: str, value: object, rule: str) -> None:
     if not ok:
         raise MirrorError(f"{setting}={value} is out of range: it must be {rule}.")
+
+
+def _limit(setting: str, tokens: int | None) -> None:
+    _check(tokens is None or tokens >= 3, setting, tokens, "at least 3, or null")
 
 
 def _rate(setting: str, value: float) -> None:
@@ -142,9 +143,9 @@ class ModelConfig:
     """The drophead rate that suits this model (authors: 0.2 for BERT, 0.05 for RoBERTa); ``aug=drophead`` uses it."""
 
     def __post_init__(self) -> None:
-        _check(bool(self.path.strip()), "model.path", repr(self.path), "a hub name or a folder")
-        if self.max_tokens is not None:
-            _check(self.max_tokens >= 3, "model.max_tokens", self.max_tokens, "at least 3")
+        if not self.path.strip():
+            raise MirrorError("model.path is empty: give a hub name or a folder.")
+        _limit("model.max_tokens", self.max_tokens)
         _check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         _rate("model.drophead", self.drophead)
 
@@ -362,6 +363,9 @@ class EvaluateConfig:
     max_tokens: int | None = None
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    def __post_init__(self) -> None:
+        _limit("max_tokens", self.max_tokens)
+
 
 @dataclass
 class EncodeConfig:
@@ -375,31 +379,8 @@ class EncodeConfig:
     pooling: Pooling | None = None
     max_tokens: int | None = None
 
-
-def register_schemas() -> None:
-    """Make the dataclasses known to Hydra; ``conf/*.yaml`` name them first in their defaults lists."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="encode_schema", node=EncodeConfig)
-
-
-def settings(config: DictConfig) -> Any:
-    """Turn a composed configuration into its dataclass, ranges checked.
-
-    Raises:
-        MirrorError: a value is missing, of the wrong type, or out of range.
-    """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise MirrorError(f"{missing[0]} is not set: add {missing[0]}=… to the command.")
-    try:
-        built = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, MirrorError):
-            raise error.__cause__ from None
-        raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
-    return built
+    def __post_init__(self) -> None:
+        _limit("max_tokens", self.max_tokens)
 
 
 def plain(config: Any) -> dict[str, Any]:

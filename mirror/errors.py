@@ -6,3 +6,7 @@ class MirrorError(Exception):
 
     The command line prints the sentence without a traceback and exits with status 1.
     """
+
+
+class UnavailableError(MirrorError):
+    """A test set that is neither here nor on a hub that answers; the user gave no folder that should hold it."""

@@ -1,10 +1,9 @@
 """InfoNCE over mirrored batches, and the gathering of vectors across devices."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -71,6 +70,22 @@ def info_nce(
         return loss
 
 
+class _AllGather(torch.autograd.Function):
+    """Everyone's tensors, stacked; the gradient of one's own is the sum over all who used it."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]
+
+
 def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
@@ -87,7 +102,7 @@ def _gather(rows: Tensor, texts: Tensor) -> Gathered:
     # all_gather wants equal shapes: the smaller devices fill up, and the filling is cut off again.
     room = max(sizes)
     left, right = (F.pad(part, (0, 0, 0, room - n)) for part in rows.split(n))  # (room, D) each
-    everyone = dist_nn.all_gather(torch.cat([left, right]))  # world x (2 * room, D)
+    everyone = _AllGather.apply(torch.cat([left, right]))  # type: ignore[no-untyped-call]  # (world, 2 * room, D)
     text_parts = [torch.zeros(2 * room, dtype=texts.dtype, device=rows.device) for _ in range(world)]
     dist.all_gather(text_parts, torch.cat([F.pad(part, (0, room - n)) for part in texts.split(n)]))
     sides = [slice(0, room), slice(room, 2 * room)]

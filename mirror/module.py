@@ -57,7 +57,7 @@ class MirrorModule(pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score the validation set, which is the only batch."""
         score = batch.score(self.encoder.encode)
-        self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1, rank_zero_only=True)
+        self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         """AdamW, by default without weight decay on norms and biases, which are the vectors among the weights."""

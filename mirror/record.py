@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,6 +86,13 @@ class RunRecord:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, self.path)
+
+
+def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> None:
+    """Leave the reason of a run that failed before it had a record; what is there already stays."""
+    if not (folder / METRICS).exists():
+        with suppress(type(error)), RunRecord(folder, config):
+            raise error
 
 
 def _versions() -> dict[str, str]:

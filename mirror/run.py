@@ -15,11 +15,12 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from pytorch_lightning.utilities import rank_zero_only
 
 from mirror.augment import DropHead, set_dropout
-from mirror.batches import MirrorData, MirroredBatch
+from mirror.batches import BatchKey, MirrorData, MirroredBatch, MirroredPairs
 from mirror.card import model_card
+from mirror.compose import compose
 from mirror.config import Accelerator, Precision, Select, Strategy, TrainConfig, TrainerConfig, plain
 from mirror.encoder import MirrorEncoder
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation import PairSet, Score, evaluate, load_sets, score_vectors, texts_of
 from mirror.module import MirrorModule
 from mirror.record import RunRecord
@@ -55,8 +56,8 @@ def train(
     Raises:
         MirrorError: something the user can put right; ``folder/metrics.json`` has the reason too.
     """
-    _quieten()
     chief = _is_chief()  # under DDP every process runs this; one measures, prints and saves
+    _quieten(chief)
     accelerator, precision = _hardware(config.trainer)
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"accelerator": _accelerator_name(accelerator), "precision": precision.value}
@@ -132,9 +133,8 @@ def mirror_tune(
     Raises:
         MirrorError: a setting, the model or the texts are wrong.
     """
-    from mirror.cli import compose
-
-    config = compose("train", ["eval=none", "data.size=null", *overrides, f"model.path='{model}'"])
+    quoted = model.replace("\\", "\\\\").replace("'", "\\'")
+    config = compose("train", ["eval=none", "data.size=null", *overrides, f"model.path='{quoted}'"])
     if output is not None:
         folder = Path(output)
         if folder.exists():
@@ -184,14 +184,10 @@ def _accelerator_name(accelerator: str) -> str:
 
 
 def _report_texts(table: TextTable, config: TrainConfig) -> None:
-    log.info("texts: %s", table)
     if config.data.size is not None and len(table.pairs) < config.data.size:
-        log.warning(
-            "data.size=%d, but only %d texts are left (%s): all are used.",
-            config.data.size,
-            len(table.pairs),
-            table,
-        )
+        log.warning("Fewer texts than data.size=%d, all are used: %s", config.data.size, table)
+    else:
+        log.info("texts: %s", table)
 
 
 def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
@@ -224,9 +220,7 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[PairSet], PairSet 
         return [], validation
     try:
         return load_sets(config.eval.sets, config.eval.data_dir), validation
-    except MirrorError as error:
-        if config.eval.data_dir is not None:
-            raise
+    except UnavailableError as error:
         log.warning("NOT MEASURED before and after: %s", error)
         return [], validation
 
@@ -282,6 +276,15 @@ class _Curve(Callback):
             )
 
 
+class _Bar(TQDMProgressBar):
+    """Lightning's bar without the logger's version."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        metrics: dict[str, Any] = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
 def _fit(
     config: TrainConfig,
     encoder: MirrorEncoder,
@@ -293,7 +296,7 @@ def _fit(
     """Train; returns the number of steps."""
     callbacks: list[Callback] = [curve]
     if config.trainer.progress:
-        callbacks.append(TQDMProgressBar())
+        callbacks.append(_Bar())
     best = None
     if config.select is Select.best:
         monitor = f"val/{config.eval.validation}"
@@ -310,22 +313,25 @@ def _fit(
         f", {config.batch.size // world} on each of {world} devices" if world > 1 else "",
     )
     module = MirrorModule(encoder, config.loss, config.optim)
+    steps = config.trainer.max_steps or config.trainer.max_epochs * data.pairs.steps
+    if config.trainer.strategy is Strategy.ddp:
+        _freeze_unused(encoder, data.pairs)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator.value,
         devices=config.trainer.devices,
         num_nodes=config.trainer.nodes,
-        strategy="ddp_find_unused_parameters_true" if config.trainer.strategy is Strategy.ddp else "auto",
+        strategy=config.trainer.strategy.value,
         precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
         max_epochs=config.trainer.max_epochs,
         max_steps=config.trainer.max_steps or -1,
         gradient_clip_val=config.trainer.gradient_clip,
-        logger=build_trackers(config.logger, folder, plain(config)),
+        logger=build_trackers(config.logger, folder, plain(config)) if _is_chief() else False,
         callbacks=callbacks,
         enable_checkpointing=best is not None,
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
         log_every_n_steps=1,
-        val_check_interval=config.eval.every if best else None,
+        val_check_interval=min(config.eval.every, steps) if best else None,
         check_val_every_n_epoch=None if best else 1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -338,17 +344,29 @@ def _fit(
         raise MirrorError("The device has too little memory: lower batch.size or batch.max_tokens.") from error
     finally:
         close_trackers()
-    if best is not None and best.best_model_path:
+    if not all(weights.isfinite().all() for weights in encoder.parameters()):
+        raise MirrorError("The weights are not finite after training: lower optim.lr.")
+    if best is not None and _is_chief():
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
         log.info("kept the best weights: %s", Path(best.best_model_path).name)
-        if _is_chief():
-            shutil.rmtree(folder / "best", ignore_errors=True)
+        shutil.rmtree(folder / "best", ignore_errors=True)
     if encoder.drophead is not None:
         encoder.drophead.remove()
         encoder.drophead = None
     encoder.eval()
     return trainer.global_step
+
+
+def _freeze_unused(encoder: MirrorEncoder, pairs: MirroredPairs) -> None:
+    """Freeze weights that no vector depends on, such as XLNet's mask embedding: DDP waits for their gradients."""
+    batch = pairs[BatchKey(epoch=0, step=0)]
+    blocks = [block.to(encoder.device) for block in batch.blocks[:1]]
+    encoder(blocks).sum().backward()
+    for weights in encoder.parameters():
+        if weights.grad is None:
+            weights.requires_grad_(False)
+    encoder.zero_grad()
 
 
 def _print_results(
@@ -366,8 +384,10 @@ def _print_results(
     log.info("time: %s", time_line(seconds))
 
 
-def _quieten() -> None:
-    """Keep what Lightning and its friends print beside the point out of the terminal."""
+def _quieten(chief: bool) -> None:
+    """Keep what Lightning prints beside the point out of the terminal, and what every process would repeat."""
+    if not chief:
+        logging.getLogger("mirror").setLevel(logging.ERROR)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for noise in (".*does not have many workers.*", ".*Total length of `list`.*", ".*LeafSpec.*"):

@@ -37,18 +37,19 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
         from pytorch_lightning.loggers import WandbLogger
     except ImportError:
         raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
-    mode = config.mode
-    if mode is WandbMode.auto:
-        mode = WandbMode(os.environ.get("WANDB_MODE", "online" if _has_key() else "offline"))
-    settings = wandb.Settings(mode=mode.value, silent=True)  # type: ignore[arg-type]
-    return WandbLogger(
+    mode = config.mode.value
+    if config.mode is WandbMode.auto:
+        mode = os.environ.get("WANDB_MODE", "online" if _has_key() else "offline")
+    run = wandb.init(
         project=config.project,
-        save_dir=folder,
+        dir=folder,
         group=config.group,
         tags=config.tags,
         name=folder.name,
-        settings=settings,
+        mode=mode,  # type: ignore[arg-type]
+        settings=wandb.Settings(silent=True),
     )
+    return WandbLogger(experiment=run)
 
 
 def _has_key() -> bool:

@@ -12,7 +12,7 @@ import transformers
 from numpy.typing import NDArray
 
 from mirror.augment import DropHead, set_dropout
-from mirror.cli import CONF, compose
+from mirror.compose import CONF, compose
 from mirror.config import Pooling
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mirror.card import model_card
-from mirror.cli import compose
+from mirror.compose import compose
 from mirror.config import TrainConfig
 from mirror.evaluation import Score
 from mirror.texts import TextTable

@@ -15,7 +15,7 @@ import pytest
 
 import mirror.cli
 from mirror import MirrorEncoder, MirrorError
-from mirror.cli import compose
+from mirror.compose import compose
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
@@ -266,7 +266,7 @@ def test_settings_that_exclude_each_other(overrides: list[str]) -> None:
 
 
 def test_hub_that_cannot_be_reached_is_told_within_seconds(tiny_bert: Path, tmp_path: Path) -> None:
-    """A real command on a machine without a network; an address that never answers stands for it."""
+    """A real command on a machine without a network; a closed port stands for it."""
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     environment |= {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://localhost:9", "HF_HOME": str(tmp_path / "home")}

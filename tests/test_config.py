@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mirror import cli
-from mirror.cli import compose
+from mirror import compose as composing
+from mirror.compose import CONF, compose
 from mirror.config import (
     AugConfig,
     BatchConfig,
@@ -28,7 +28,7 @@ from mirror.config import (
 )
 from mirror.errors import MirrorError
 
-CHOICES = sorted((file.parent.name, file.stem) for file in cli.CONF.glob("*/*.yaml"))
+CHOICES = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
 MUST_BE_GIVEN = {("data", "file"): ["data.path=texts.txt"], ("data", "pairs"): ["data.path=texts.txt"]}
 
 
@@ -41,7 +41,7 @@ def train_config(*overrides: str) -> TrainConfig:
 
 def written_in(group: str, option: str) -> Iterator[tuple[str, Any]]:
     """The values that a file sets, each with its place in the whole configuration."""
-    file = cli.CONF / group / f"{option}.yaml"
+    file = CONF / group / f"{option}.yaml"
     package = group
     for line in file.read_text().splitlines():
         if line.startswith("# @package "):
@@ -208,8 +208,8 @@ def test_data_file_without_a_path_is_refused() -> None:
 def test_unfit_line_in_a_yaml_file_is_refused(
     line: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(cli.CONF, tmp_path / "conf")
-    monkeypatch.setattr(cli, "CONF", tmp_path / "conf")
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr(composing, "CONF", tmp_path / "conf")
     (tmp_path / "conf/aug/mine.yaml").write_text("span_k: 4\n")
     assert train_config("aug=mine").aug.span_k == 4
     (tmp_path / "conf/aug/mine.yaml").write_text(f"{line}\n")

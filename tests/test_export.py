@@ -15,7 +15,8 @@ import transformers
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
-from mirror.export import layer_weights, read_pooling, write_whole
+from mirror.export import read_pooling, write_whole
+from mirror.pooling import layer_weights
 from tests.architectures import build
 from tests.conftest import SENTENCES
 

@@ -108,7 +108,7 @@ def test_gradients_reach_every_weight_but_the_pooler(tiny_bert: Path) -> None:
 @pytest.mark.parametrize("clip", [None, 0.001])
 def test_gradient_clipping(tiny_bert: Path, clip: float | None, tmp_path: Path) -> None:
     """``trainer.gradient_clip`` bounds the norm of the gradients that the optimizer sees."""
-    from mirror.cli import compose
+    from mirror.compose import compose
     from mirror.run import train
 
     norms: list[float] = []

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mirror import MirrorEncoder, MirrorError, mirror_tune
-from mirror.cli import compose
+from mirror.compose import compose
 from mirror.config import TrainConfig
 from mirror.evaluation import load_sets
 from mirror.losses import info_nce

@@ -1,6 +1,6 @@
 """How good the vectors are: every set is scored with one ``encode`` callable, every text encoded once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mirror.errors import MirrorError
@@ -13,21 +13,20 @@ SETS = (*sts.HUB, *words.NAMES)
 """Names for ``eval.sets``."""
 
 
-def load_sets(names: Iterable[str], data_dir: str | None) -> list[PairSet]:
+def load_sets(names: Sequence[str], data_dir: str | None) -> list[PairSet]:
     """The named sets.
 
     Raises:
+        UnavailableError: no folder is given, and the hub does not answer or does not have a set.
         MirrorError: a name is unknown, or a set cannot be read.
     """
     folder = Path(data_dir).expanduser() if data_dir else None
     if folder is not None and not folder.is_dir():
         raise MirrorError(f"eval.data_dir={data_dir} is no folder: give the one that holds sts/ and word/.")
-    loaded = []
-    for name in names:
-        if name not in SETS:
-            raise MirrorError(f"eval.sets has {name!r}, which is no set; choose among {', '.join(SETS)}.")
-        loaded.append((sts if name in sts.HUB else words).load(name, folder))
-    return loaded
+    unknown = [name for name in names if name not in SETS]
+    if unknown:
+        raise MirrorError(f"eval.sets has {unknown[0]!r}, which is no set; choose among {', '.join(SETS)}.")
+    return [(sts if name in sts.HUB else words).load(name, folder) for name in names]
 
 
 def texts_of(sets: Sequence[PairSet]) -> list[str]:

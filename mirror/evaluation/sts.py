@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mirror import hub
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.tables import number, read_table, text
 
@@ -30,7 +30,8 @@ def load(name: str, data_dir: Path | None) -> PairSet:
     """One set by its name in ``HUB``.
 
     Raises:
-        MirrorError: its file is missing or malformed, or the hub cannot be reached.
+        UnavailableError: no folder is given and the hub cannot be reached.
+        MirrorError: its file is missing or malformed.
     """
     rows: list[dict[str, Any]]
     if data_dir is not None:
@@ -57,7 +58,7 @@ def _from_hub(path: str, split: str) -> list[dict[str, Any]]:
         return list(datasets.load_dataset(path, split=split))
     except Exception as error:
         if not reachable:
-            raise MirrorError(
+            raise UnavailableError(
                 f"The test set {path} is on the hub, which cannot be reached: give eval.data_dir=… or eval=none."
             ) from error
         raise MirrorError(f"The test set {path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mirror.errors import MirrorError
+from mirror.errors import UnavailableError
 from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.tables import number, read_table, text
 
@@ -18,10 +18,11 @@ def load(name: str, data_dir: Path | None) -> PairSet:
     """One set by its name in ``NAMES``; Multi-SimLex has a part for each part of speech.
 
     Raises:
-        MirrorError: no folder is given, or its file is missing or malformed.
+        UnavailableError: no folder is given.
+        MirrorError: its file is missing or malformed.
     """
     if data_dir is None:
-        raise MirrorError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
+        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
     base, _, language = name.partition("-")
     columns = ("language", "pos", *COLUMNS) if language else COLUMNS
     path = data_dir / "word" / f"{base}.tsv"

@@ -1,0 +1,105 @@
+"""From the command line and the YAML files under ``conf/`` to settings; what Hydra refuses becomes one sentence."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mirror.config import EncodeConfig, EvaluateConfig, TrainConfig
+from mirror.errors import MirrorError
+
+PACKAGED_CONF = Path(__file__).parent / "conf"
+CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
+"""In an installed package ``conf`` lies inside it, in a clone beside it."""
+SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "encode": EncodeConfig}
+"""The primary configurations, ``conf/<name>.yaml``, and what they become."""
+NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
+"""Groups whose options stand for a number, with the setting that takes any number."""
+# Hydra raises a plain ValueError where a group is given a number.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra; ``conf/*.yaml`` name them first in their defaults lists."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def compose(name: str, overrides: Sequence[str]) -> Any:
+    """The settings that a command line would give.
+
+    Raises:
+        MirrorError: an override does not fit.
+    """
+    register_schemas()
+    running = GlobalHydra.instance().hydra  # a program that calls this may be a Hydra application itself
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return settings(hydra.compose(name, overrides=list(overrides)))
+    except COMPOSITION_ERRORS as error:
+        raise MirrorError(one_sentence(error, name, overrides)) from error
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def settings(config: DictConfig) -> Any:
+    """Turn a composed configuration into its dataclass, ranges checked.
+
+    Raises:
+        MirrorError: a value is missing, of the wrong type, or out of range.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise MirrorError(f"{missing[0]} is not set: add {missing[0]}=… to the command.")
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, MirrorError):
+            raise error.__cause__ from None
+        raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
+
+
+def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> str:
+    """What Hydra found wrong with a command line, in one sentence."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if (CONF / group).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
+            options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+            number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
+            return f"{override} is no option: choose {group}={options}{number}."
+    reasons: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        key = getattr(cause, "full_key", None)
+        if key and re.search(r"Key '.*' (not in|is not in struct)", str(cause)):
+            close = difflib.get_close_matches(key, list(_names(SCHEMAS[name])), n=1)
+            hint = f"did you mean {close[0]}?" if close else "--cfg job prints them all."
+            return f"{key} is no setting; {hint}"
+        lines = [line.strip() for line in str(cause).partition("Config search path:")[0].splitlines()]
+        text = " ".join(
+            line for line in lines if line and not re.match(r"(full_key|object_type|reference_type)[:=]", line)
+        )
+        if text and not any(text in reason for reason in reasons):
+            reasons.append(f"{key}: {text}" if key and key not in text else text)
+        cause = cause.__cause__
+    return ": ".join(reasons)
+
+
+def _names(schema: Any, prefix: str = "") -> Iterator[str]:
+    """The full names of all settings."""
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _names(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name

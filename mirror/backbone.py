@@ -51,13 +51,17 @@ def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
                 )
             backbone = AutoModel.from_pretrained(source, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+    except MirrorError:
+        raise
+    except Exception as error:  # whatever the libraries make of a folder that is damaged or none of theirs
         if not reachable:
             raise MirrorError(
                 f"The model {name} is no local folder, and the hub cannot be reached: "
                 "give a local folder, as in model.path=/path/to/model."
             ) from error
         raise MirrorError(f"The model {name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up, without a single word
+        raise MirrorError(f"The model {name} comes without a tokenizer: add its tokenizer.json to the folder.")
     if tokenizer.pad_token_id is None:
         raise MirrorError(f"The model {name} has a tokenizer without a padding token: give an encoder model.")
     if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:

@@ -1,5 +1,6 @@
 """The model card in a saved encoder's README.md."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ def model_card(
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 tags: [sentence-transformers, feature-extraction, mirror-bert]
-base_model: {config.model.path}
+base_model: {json.dumps(config.model.path)}
 ---
 
 # Mirror-tuned {config.model.path}

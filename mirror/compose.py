@@ -85,12 +85,15 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
             close = difflib.get_close_matches(key, list(_names(SCHEMAS[name])), n=1)
             hint = f"did you mean {close[0]}?" if close else "--cfg job prints them all."
             return f"{key} is no setting; {hint}"
-        lines = [line.strip() for line in str(cause).partition("Config search path:")[0].splitlines()]
+        told, _, _ = str(cause).partition("Config search path:")
+        within = re.search(r"full_key: (\S+)", told)
+        lines = [line.strip() for line in told.splitlines()]
         text = " ".join(
             line for line in lines if line and not re.match(r"(full_key|object_type|reference_type)[:=]", line)
         )
+        where = key or (within and within[1])
         if text and not any(text in reason for reason in reasons):
-            reasons.append(f"{key}: {text}" if key and key not in text else text)
+            reasons.append(f"{where}: {text}" if where and where not in text else text)
         cause = cause.__cause__
     return ": ".join(reasons)
 

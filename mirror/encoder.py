@@ -30,7 +30,7 @@ MAX_TOKENS = 512
 """Longest text read where the model would take more: sentence encoders seldom see more."""
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65_536}
 """Tokens encoded at a time, by device: a CPU is fastest while they stay in its caches, a GPU wants to be filled."""
-PROBE_TOLERANCE = 1e-3
+PROBE_TOLERANCE = 1e-4
 """Largest difference between packed and padded vectors, relative to their size, that passes for rounding.
 Texts that see each other differ by about 1."""
 
@@ -146,11 +146,11 @@ class MirrorEncoder(nn.Module):
         first_position = self.first_position(width) if self.packing and self.pad_to is None else None
         if first_position is None:
             return self._padded(tokens)
-        pad_id, cls_id = self.tokenizer.pad_token_id, self.tokenizer.cls_token_id
+        pad_id, cls_id = self.tokenizer.pad_token_id, self._cls_id()
         return pack(tokens, pad_id=pad_id, cls_id=cls_id, width=width, first_position=first_position)
 
     def _padded(self, tokens: Tokens, bucket: int = BUCKET) -> list[TokenBlock]:
-        pad_id, cls_id = self.tokenizer.pad_token_id, self.tokenizer.cls_token_id
+        pad_id, cls_id = self.tokenizer.pad_token_id, self._cls_id()
         return pad(tokens, pad_id=pad_id, cls_id=cls_id, width=self.pad_to, bucket=bucket)
 
     def forward(self, blocks: Sequence[TokenBlock]) -> Tensor:
@@ -301,7 +301,7 @@ class MirrorEncoder(nn.Module):
                 try:
                     blocks = pack(tokens, **ids_of, width=width, first_position=first)
                     packed = self([block.to(self.device) for block in blocks])
-                except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError):
+                except Exception:  # whatever a backbone says to inputs that it was not made for (XLM: AssertionError)
                     continue
                 if (packed - expected).norm() <= PROBE_TOLERANCE * expected.norm():
                     return first
@@ -322,6 +322,11 @@ class MirrorEncoder(nn.Module):
         output = self.backbone(**arguments, output_hidden_states=layered, return_dict=True)
         return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
 
+    def _cls_id(self) -> int | None:
+        """The CLS token's id; None where it tells nothing: XLM's closes each text, whose first token is its CLS."""
+        tokenizer = self.tokenizer
+        return None if tokenizer.cls_token_id == tokenizer.sep_token_id else tokenizer.cls_token_id
+
     def _cls_last(self) -> bool:
         ids = self.tokenize(["a"])["input_ids"][0]
-        return self.tokenizer.cls_token_id in ids and ids.index(self.tokenizer.cls_token_id) == len(ids) - 1
+        return bool(ids[-1] == self._cls_id())

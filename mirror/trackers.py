@@ -12,6 +12,8 @@ from mirror.errors import MirrorError
 
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
+WANDB_TIMEOUT = 30.0
+"""Seconds to wait for W&B before the run gives up, which it does before it trains."""
 
 
 def build_trackers(config: LoggerConfig, folder: Path, settings: dict[str, Any]) -> list[Logger]:
@@ -40,15 +42,19 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
     mode = config.mode.value
     if config.mode is WandbMode.auto:
         mode = os.environ.get("WANDB_MODE", "online" if _has_key() else "offline")
-    run = wandb.init(
-        project=config.project,
-        dir=folder,
-        group=config.group,
-        tags=config.tags,
-        name=folder.name,
-        mode=mode,  # type: ignore[arg-type]
-        settings=wandb.Settings(silent=True),
-    )
+    try:
+        run = wandb.init(
+            project=config.project,
+            dir=folder,
+            group=config.group,
+            tags=config.tags,
+            name=folder.name,
+            mode=mode,  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True, init_timeout=WANDB_TIMEOUT),
+        )
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
     return WandbLogger(experiment=run)
 
 

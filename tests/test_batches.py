@@ -165,7 +165,7 @@ def test_fewer_texts_than_a_batch_are_one_smaller_batch(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         data = MirrorData(table_of(SENTENCES[:30]), encoder, AugConfig(), BatchConfig(), 0)
-    assert "30 texts for batch.size=200" in caplog.text
+    assert "Fewer texts (30) than batch.size=200" in caplog.text
     (batch,) = data.train_dataloader()
     assert len(batch.texts) == 60
 

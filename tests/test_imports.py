@@ -22,8 +22,8 @@ FACADE = "mirror"
 ALLOWED = {
     "pytorch_lightning": {"mirror.batches", "mirror.module", "mirror.run", "mirror.trackers"},
     "lightning": set(),
-    "hydra": {"mirror.config", "mirror.cli"},
-    "omegaconf": {"mirror.config", "mirror.cli"},
+    "hydra": {"mirror.compose", "mirror.cli"},
+    "omegaconf": {"mirror.config", "mirror.compose", "mirror.cli"},
     "wandb": {"mirror.trackers"},
 }
 HEAVY = ("torch", "transformers", "pytorch_lightning", "datasets", "wandb")

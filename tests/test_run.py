@@ -234,9 +234,9 @@ def test_warnings_about_the_texts(tiny_bert: Path, tmp_path: Path, caplog: pytes
     texts = [*SENTENCES[:10], *SENTENCES[:3], "", "  "]
     with caplog.at_level(logging.WARNING):
         go(tiny_bert, tmp_path / "run", texts=texts)
-    assert "data.size=48, but only 10 texts are left" in caplog.text
+    assert "Fewer texts than data.size=48, all are used" in caplog.text
     assert "15 read, 2 empty, 3 duplicate, 10 kept" in caplog.text
-    assert "Only 10 texts for batch.size=16" in caplog.text
+    assert "Fewer texts (10) than batch.size=16" in caplog.text
     assert metrics(tmp_path / "run")["steps"] == 1
 
 

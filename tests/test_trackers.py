@@ -112,18 +112,23 @@ def test_wandb_mode(
     given: dict[str, Any] = {}
 
     class Logger:
-        """In place of Lightning's, which would open the run."""
+        """In place of Lightning's, which wants a real run."""
 
-        def __init__(self, **settings: Any) -> None:
-            given.update(settings)
+        def __init__(self, experiment: Any) -> None:
+            assert experiment == "run"
 
         def log_hyperparams(self, settings: dict[str, Any]) -> None:
             given["config"] = settings
 
+    def init(**settings: Any) -> str:
+        given.update(settings)
+        return "run"
+
     monkeypatch.setattr("pytorch_lightning.loggers.WandbLogger", Logger)
+    monkeypatch.setattr("wandb.init", init)
     config = LoggerConfig([Tracker.csv, Tracker.wandb], project="p", mode=mode, group="g", tags=["t"])
     build_trackers(config, tmp_path, {"seed": 1})
-    assert given["settings"].mode == expected
+    assert given["mode"] == expected
     assert (given["project"], given["group"], given["tags"]) == ("p", "g", ["t"])
     assert given["config"] == {"seed": 1}
 

@@ -17,10 +17,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise MirrorError(f"eval.data_dir lacks {path.parent.name}/{path.name}: add the file or choose another eval=.")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows, found = list(reader), reader.fieldnames or []
     except UnicodeDecodeError as error:
         raise MirrorError(f"{path} is not UTF-8 ({error.reason}): convert it.") from error
-    found = list(rows[0]) if rows else []
     absent = [column for column in columns if column not in found]
     if absent:
         raise MirrorError(f"{path} has no column {absent[0]!r}: it needs {', '.join(columns)} (tab-separated).")

@@ -75,5 +75,5 @@ def encode(config: EncodeConfig) -> None:
 
 
 def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
-    encoder = MirrorEncoder.load(name, config.pooling, max_tokens=config.max_tokens)
+    encoder = MirrorEncoder.load(name, config.pooling, max_tokens=config.max_tokens, setting="encoder")
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")

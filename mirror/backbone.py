@@ -29,14 +29,17 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
-    """The folder that a model lies in, if it is known, the backbone in float32 and the tokenizer."""
+def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
+    """The folder that a model lies in, if it is known, the backbone in float32 and the tokenizer.
+
+    Errors name ``setting``, by which the user gave the model.
+    """
     folder = Path(name).expanduser()
     if hub.looks_local(name):
         if not folder.exists():
-            raise MirrorError(f"The model {name} does not exist: give a model folder or a hub name.")
+            raise MirrorError(f"{setting}={name} does not exist: give a model folder or a hub name.")
         if not (folder / "config.json").exists():
-            raise MirrorError(f"The model {name} is no model folder: it has no config.json.")
+            raise MirrorError(f"{setting}={name} is no model folder: it has no config.json.")
         source, reachable = str(folder), True
     else:
         reachable = hub.go_offline_unless_reachable()
@@ -46,7 +49,7 @@ def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
             config = AutoConfig.from_pretrained(source)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
                 raise MirrorError(
-                    f"The model {name} is a {config.model_type} model, which does not read text in both directions: "
+                    f"{setting}={name} is a {config.model_type} model, which does not read text in both directions: "
                     "give a masked language model such as BERT or RoBERTa."
                 )
             backbone = AutoModel.from_pretrained(source, config=config, dtype=torch.float32)
@@ -56,17 +59,17 @@ def load_backbone(name: str) -> tuple[Path | None, Any, Any]:
     except Exception as error:  # whatever the libraries make of a folder that is damaged or none of theirs
         if not reachable:
             raise MirrorError(
-                f"The model {name} is no local folder, and the hub cannot be reached: "
-                "give a local folder, as in model.path=/path/to/model."
+                f"{setting}={name} is no local folder, and the hub cannot be reached: "
+                f"give a local folder, as in {setting}=/path/to/model."
             ) from error
-        raise MirrorError(f"The model {name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise MirrorError(f"{setting}={name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up, without a single word
-        raise MirrorError(f"The model {name} comes without a tokenizer: add its tokenizer.json to the folder.")
+        raise MirrorError(f"{setting}={name} comes without a tokenizer: add its tokenizer.json to the folder.")
     if tokenizer.pad_token_id is None:
-        raise MirrorError(f"The model {name} has a tokenizer without a padding token: give an encoder model.")
+        raise MirrorError(f"{setting}={name} has a tokenizer without a padding token: give an encoder model.")
     if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
         raise MirrorError(
-            f"The model {name}: the tokenizer has {len(tokenizer)} entries and the model only "
+            f"{setting}={name}: the tokenizer has {len(tokenizer)} entries and the model only "
             f"{backbone.get_input_embeddings().num_embeddings} embeddings: they do not belong together."
         )
     return _folder_of(source), backbone, tokenizer

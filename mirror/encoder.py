@@ -75,7 +75,12 @@ class MirrorEncoder(nn.Module):
 
     @classmethod
     def load(
-        cls, path: str | Path, pooling: Pooling | str | None = None, *, max_tokens: int | None = None
+        cls,
+        path: str | Path,
+        pooling: Pooling | str | None = None,
+        *,
+        max_tokens: int | None = None,
+        setting: str = "path",
     ) -> "MirrorEncoder":
         """Load a saved encoder, a local model folder, or a model from the hub.
 
@@ -83,12 +88,13 @@ class MirrorEncoder(nn.Module):
             path: folder or hub name.
             pooling: for models that were saved without one (default: CLS).
             max_tokens: cut texts here; default: the saved limit.
+            setting: what error messages call ``path``.
 
         Raises:
             MirrorError: there is no such model, the hub cannot be reached, or it is not an encoder.
         """
         name = str(path)
-        local, backbone, tokenizer = load_backbone(name)
+        local, backbone, tokenizer = load_backbone(name, setting)
         saved = read_pooling(local) if local else None
         if pooling is not None:
             pooling = Pooling(pooling)

@@ -72,7 +72,9 @@ def train(
 
         with record.phase("load"):
             pl.seed_everything(config.seed, workers=True, verbose=False)
-            encoder = MirrorEncoder.load(config.model.path, config.model.pooling, max_tokens=config.model.max_tokens)
+            encoder = MirrorEncoder.load(
+                config.model.path, config.model.pooling, max_tokens=config.model.max_tokens, setting="model.path"
+            )
             _prepare(encoder, config)
             sets, validation = _sets(config, needed=chief)
 

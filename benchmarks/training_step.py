@@ -40,9 +40,9 @@ from mirror.batches import BatchKey, MirroredBatch, MirroredPairs
 from mirror.compose import compose
 from mirror.config import Precision, TrainConfig
 from mirror.encoder import MirrorEncoder
+from mirror.hardware import choose_precision
 from mirror.losses import info_nce
 from mirror.module import MirrorModule
-from mirror.run import choose_precision
 from mirror.texts import TextTable, read_texts
 
 BATCH = {"mini": 200, "base": 32}

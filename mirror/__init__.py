@@ -7,12 +7,12 @@ Models into Universal Lexical and Sentence Encoders", arXiv 2104.08027.
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import MirrorError
+from mirror.version import __version__
 
 if TYPE_CHECKING:
     from mirror.encoder import MirrorEncoder
     from mirror.run import mirror_tune
 
-__version__ = "0.1.0"
 __all__ = ["MirrorEncoder", "MirrorError", "__version__", "mirror_tune"]
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mirror.version import __version__
+
 METRICS = "metrics.json"
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core")
 """Whose versions decide whether a run can be repeated."""
@@ -29,8 +31,6 @@ class RunRecord:
     """
 
     def __init__(self, folder: Path | None, config: dict[str, Any], started: float | None = None) -> None:
-        from mirror import __version__
-
         self.path = folder / METRICS if folder else None
         self.started = started or time.time()
         self.content: dict[str, Any] = {

@@ -161,8 +161,8 @@ def test_drophead_rate_belongs_to_the_model(model: str, rate: float) -> None:
 
 
 def test_learning_rate_follows_the_model() -> None:
-    assert train_config("model=bert_mini").optim.lr == 1e-3
-    assert train_config("model.learning_rate=5e-4").optim.lr == 5e-4
+    assert train_config("model=bert_mini").optim.lr == 5e-4
+    assert train_config("model.learning_rate=3e-4").optim.lr == 3e-4
     assert train_config("model=bert_mini", "optim.lr=1e-4").optim.lr == 1e-4
 
 

@@ -1,0 +1,107 @@
+"""The recipes of the paper on one small real model, several seeds each: what they are worth on the test sets.
+
+    python -m benchmarks.recipes --folder outputs/recipes
+
+Learning rates come from STS-B dev (``--search`` repeats that search), never from the test sets. Runs that are
+finished in the folder are not run again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import DATA, DRAFT, RESULTS, ROOT, SENTENCES, machine, markdown, store
+from mirror.evaluation.sts import AVERAGED
+
+WORDS = DATA / "corpora" / "en_words_top_10k.txt"
+SENTENCE = [f"data.path={SENTENCES}", "eval=sts"]
+SEEDS = (42, 43, 44)
+RECIPES = {
+    "defaults": SENTENCE,
+    "defaults, cls": [*SENTENCE, "model.pooling=cls", "optim.lr=1e-3"],
+    "drophead": [*SENTENCE, "aug=drophead"],
+    "official": [*SENTENCE, "experiment=official"],
+    "words": ["task=word", f"data.path={WORDS}"],
+}
+"""Settings beside ``model=bert_mini``, whose file has the pooling and the rate that the search found."""
+SEARCH = {
+    **{f"mean {lr}": ["optim.lr=" + lr] for lr in ("3e-4", "5e-4", "1e-3", "2e-3")},
+    **{f"cls {lr}": ["model.pooling=cls", "optim.lr=" + lr] for lr in ("5e-4", "1e-3", "2e-3")},
+    **{f"drophead {lr}": ["aug=drophead", "optim.lr=" + lr] for lr in ("5e-4", "1e-3")},
+    **{f"official {lr}": ["experiment=official", "optim.lr=" + lr] for lr in ("5e-4", "1e-3")},
+}
+"""One seed each, scored on STS-B dev alone."""
+
+
+def main() -> None:
+    """Run what is missing, then print and store the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "recipes", help="where the runs are")
+    parser.add_argument("--search", action="store_true", help="the learning rates instead of the test sets")
+    parser.add_argument("--only", nargs="*", default=None, help="names of recipes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
+    arguments = parser.parse_args()
+
+    recipes, seeds = (SEARCH, SEEDS[:1]) if arguments.search else (RECIPES, SEEDS)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for name, settings in recipes.items():
+        if arguments.only is None or name in arguments.only:
+            extra = [f"data.path={SENTENCES}", "eval.sets=[stsb-dev]", "eval.raw=[]"] if arguments.search else []
+            folder = arguments.folder / name.replace(", ", "-").replace(" ", "-")
+            runs[name] = [run(folder.with_name(f"{folder.name}-{seed}"), seed, [*settings, *extra]) for seed in seeds]
+
+    for rows in tables(runs):
+        print(markdown(rows[0], rows[1:]), end="\n\n")
+    content = {"machine": machine(torch.device("cpu")), "model": DRAFT.name, "runs": runs}
+    print(store(arguments.results, "search" if arguments.search else "recipes", content))
+
+
+def run(folder: Path, seed: int, settings: list[str]) -> dict[str, Any]:
+    """The scores of one run, which is made if it is not there."""
+    metrics = folder / "metrics.json"
+    if not metrics.exists():
+        common = ["model=bert_mini", f"model.path={DRAFT}", f"eval.data_dir={DATA}", f"seed={seed}"]
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *common, *settings, f"hydra.run.dir={folder}"]
+        subprocess.run(command, check=True, cwd=ROOT)
+    content = json.loads(metrics.read_text(encoding="utf-8"))
+    assert content["status"] == "finished", f"{folder} did not finish: {content.get('error')}"
+    keep = ("seed", "data", "steps", "loss", "scores", "seconds", "peak_memory_mib", "hardware", "versions")
+    return {key: content[key] for key in keep if key in content}
+
+
+def tables(runs: dict[str, list[dict[str, Any]]]) -> list[list[list[str]]]:
+    """A table for each group of test sets: a row for each raw pooling and each recipe, mean ± sd over the seeds."""
+    groups: dict[tuple[str, ...], dict[str, list[dict[str, float]]]] = {}
+    for name, results in runs.items():
+        for number, result in enumerate(results):
+            for column, sets in result["scores"].items():
+                values = {key: score["all"] for key, score in sets.items()}
+                if set(AVERAGED) <= values.keys():
+                    values["average"] = statistics.mean(values[key] for key in AVERAGED)
+                rows = groups.setdefault(tuple(values), {})
+                if column == "tuned":
+                    rows.setdefault(name, []).append(values)
+                elif number == 0:  # the untouched model gives every seed the same scores
+                    rows[column] = [values]
+    return [
+        [
+            ["", *names],
+            *([label, *(_cell([v[key] for v in values]) for key in names)] for label, values in rows.items()),
+        ]
+        for names, rows in groups.items()
+    ]
+
+
+def _cell(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()

@@ -39,11 +39,6 @@ class TextTable:
     empty: int
     duplicate: int
 
-    @property
-    def mirrored(self) -> bool:
-        """Whether each text is its own positive."""
-        return all(left == right for left, right in self.pairs)
-
     def counts(self) -> dict[str, int]:
         """The figures that are printed and stored."""
         return {

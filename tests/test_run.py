@@ -349,13 +349,15 @@ def test_ctrl_c_in_the_middle(tiny_bert: Path, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that run in a shell's background inherit an ignored interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         losses = tmp_path / "run" / "curve" / "metrics.csv"
         while run.poll() is None and not (losses.exists() and losses.read_text(encoding="utf-8").count("\n") > 10):
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        _, printed = run.communicate()
+        _, printed = run.communicate(timeout=120)
     finally:
         run.kill()
     assert run.returncode != 0

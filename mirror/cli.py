@@ -14,8 +14,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, settings
-from mirror.config import EncodeConfig, EvaluateConfig, Strategy, TrainConfig
+from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, Strategy, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
 
@@ -63,6 +63,19 @@ def encode() -> None:
     _start("encode", run, leaves_record=False)
 
 
+def pretrain() -> None:
+    """``scripts/pretrain.py``: texts to a masked language model."""
+
+    def run(config: PretrainConfig) -> None:
+        from mirror.pretraining.run import pretrain
+
+        if config.resume:
+            config = resumed(Path(config.resume), HydraConfig.get().overrides.task)
+        pretrain(config, Path(HydraConfig.get().runtime.output_dir))
+
+    _start("pretrain", run)
+
+
 def _start(name: str, run: Callable[[Any], None], *, leaves_record: bool = True) -> None:
     """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
     register_schemas()
@@ -107,7 +120,10 @@ class RunFolder(Callback):
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # a process that DDP started shares the first one's folder
             return
         folder = Path(config.hydra.run.dir)
-        if (folder / METRICS).exists():
+        if config.get("resume"):
+            if not (folder / METRICS).exists():
+                sys.exit(f"error: resume={folder} holds no run: give the folder of one that was interrupted.")
+        elif (folder / METRICS).exists():
             sys.exit(f"error: hydra.run.dir={folder} holds a run already: nothing is overwritten, choose another.")
         try:
             folder.mkdir(parents=True, exist_ok=True)

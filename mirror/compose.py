@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,16 +15,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.config import EncodeConfig, EvaluateConfig, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, TrainConfig
 from mirror.errors import MirrorError
+from mirror.record import METRICS
 
 PACKAGED_CONF = Path(__file__).parent / "conf"
 CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
 """In an installed package ``conf`` lies inside it, in a clone beside it."""
-SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "encode": EncodeConfig}
+SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "encode": EncodeConfig, "pretrain": PretrainConfig}
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
 """Groups whose options stand for a number, with the setting that takes any number."""
+FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
+"""What may differ between a run and its continuation."""
 # Hydra raises a plain ValueError where a group is given a number.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
@@ -32,6 +36,7 @@ def register_schemas() -> None:
     """Make the dataclasses known to Hydra; ``conf/*.yaml`` name them first in their defaults lists."""
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)
 
 
 def compose(name: str, overrides: Sequence[str]) -> Any:
@@ -67,6 +72,31 @@ def settings(config: DictConfig) -> Any:
         if isinstance(error.__cause__, MirrorError):
             raise error.__cause__ from None
         raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
+
+
+def resumed(folder: Path, overrides: Sequence[str]) -> Any:
+    """The settings that the run in ``folder`` began with, and what the new command line adds to them.
+
+    Raises:
+        MirrorError: the run left no settings, or the command line changes what a run cannot change in its middle.
+    """
+    try:
+        stored = json.loads((folder / METRICS).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged, so its settings are lost.") from error
+    fixed = [override for override in overrides if not override.lstrip("+").startswith(FREE_ON_RESUME)]
+    if fixed:
+        raise MirrorError(
+            f"{fixed[0]} cannot be changed by resume={folder}, which goes on with the settings it began with: leave "
+            "it out, or start a new run."
+        )
+    added = OmegaConf.from_dotlist([override for override in overrides if not override.startswith("hydra.")])
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(PretrainConfig), stored, added)
+    except OmegaConfBaseException as error:
+        raise MirrorError(f"resume={folder}: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    return settings(merged)
 
 
 def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> str:

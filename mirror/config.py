@@ -66,6 +66,33 @@ class Schedule(Enum):
     constant = "constant"
     linear = "linear"
     cosine = "cosine"
+    wsd = "wsd"
+    """Constant, then a fall to zero over the last fifth of the steps: a run can be made longer until the fall."""
+
+
+class TokenizerKind(Enum):
+    """BERT's kind of tokenizer, or RoBERTa's; the model's architecture goes with it."""
+
+    wordpiece = "wordpiece"
+    bpe = "bpe"
+    """On bytes: nothing is unknown."""
+
+
+class MaskUnit(Enum):
+    """What masked language modelling hides as a whole."""
+
+    token = "token"
+    word = "word"
+    span = "span"
+    """Several words in a row (SpanBERT)."""
+
+
+class Start(Enum):
+    """The embeddings that pre-training starts from."""
+
+    random = "random"
+    ppmi = "ppmi"
+    """Word vectors counted and factorised from the text, and sinusoids for the positions."""
 
 
 class Accelerator(Enum):
@@ -353,6 +380,128 @@ class TrainConfig:
             raise MirrorError("select=best does not work with trainer=ddp yet: use one device or select=last.")
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
+
+
+@dataclass
+class ArchitectureConfig:
+    """The model to pre-train: a new one of these sizes, or one to continue from."""
+
+    path: str | None = None
+    """Hub name or local folder of a masked language model to continue from; its sizes stand, and its tokenizer."""
+    layers: int = 4
+    hidden: int = 256
+    heads: int = 4
+    intermediate: int = 1024
+    positions: int = 512
+    """Longest text that the model will take, in tokens."""
+    dropout: float = 0.0
+    """While pre-training; the saved model has the usual 0.1, which mirror tuning sets anew."""
+    start: Start = Start.ppmi
+    learning_rate: float = 1e-3
+    """The peak rate that suits this size; ``optim.lr`` follows it."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "heads", "intermediate"):
+            _check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        _check(self.positions >= 8, "model.positions", self.positions, "at least 8")
+        if self.hidden % self.heads:
+            raise MirrorError(f"model.hidden={self.hidden} cannot be shared out among model.heads={self.heads}.")
+        _check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
+        _rate("model.dropout", self.dropout)
+
+
+@dataclass
+class TokenizerConfig:
+    """The tokenizer: learnt from the texts, or given."""
+
+    path: str | None = None
+    """Hub name or local folder of a tokenizer; null learns one, or takes that of ``model.path``."""
+    kind: TokenizerKind = TokenizerKind.wordpiece
+    vocab_size: int = 8192
+    lowercase: bool = True
+
+    def __post_init__(self) -> None:
+        _check(100 <= self.vocab_size <= 2**20, "tokenizer.vocab_size", self.vocab_size, f"from 100 to {2**20}")
+
+
+@dataclass
+class MaskingConfig:
+    """Dynamic masking: other tokens each time a text is seen (Devlin et al. 2019, section 3.1; Liu et al. 2019)."""
+
+    share: float = 0.15
+    """Of the tokens, to be guessed."""
+    unit: MaskUnit = MaskUnit.token
+    masked: float = 0.8
+    """Of the tokens to be guessed, shown as the mask token."""
+    random: float = 0.1
+    """Of the tokens to be guessed, shown as a random token; the rest is shown as it is."""
+
+    def __post_init__(self) -> None:
+        _check(0 < self.share < 1, "masking.share", self.share, "above 0 and below 1")
+        _check(0 <= self.masked <= 1, "masking.masked", self.masked, "from 0 to 1")
+        _check(0 <= self.random <= 1 - self.masked, "masking.random", self.random, "from 0 to 1 - masking.masked")
+
+
+@dataclass
+class PretrainBatchConfig:
+    """How texts become batches."""
+
+    tokens: int = 4096
+    """Tokens in a batch over all devices, special ones included."""
+    max_tokens: int = 64
+    """Longer texts are split into pieces of at most so many tokens."""
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _check(8 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 8 to 8192")
+        _check(self.tokens >= self.max_tokens, "batch.tokens", self.tokens, "at least batch.max_tokens")
+        _check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+
+
+@dataclass
+class HeldOutConfig:
+    """The texts that the model is measured on while it learns."""
+
+    texts: int = 500
+    every: int = 500
+    """Steps between two looks at them."""
+
+    def __post_init__(self) -> None:
+        _check(self.texts >= 0, "held_out.texts", self.texts, "0 (off) or more")
+        _check(self.every >= 1, "held_out.every", self.every, "at least 1")
+
+
+@dataclass
+class PretrainConfig:
+    """Masked language modelling: ``scripts/pretrain.py``."""
+
+    model: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
+    batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    half: bool = False
+    """Save the weights in half precision."""
+    resume: str | None = None
+    """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        _check(0 < self.optim.lr < 1, "optim.lr", self.optim.lr, "above 0 and below 1")
+        _check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        if self.batch.max_tokens > self.model.positions:
+            raise MirrorError(
+                f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
+            )
+        if self.data.pair_column or self.data.pair_separator:
+            raise MirrorError("data.pair_column and data.pair_separator mean nothing to pre-training: leave them out.")
 
 
 @dataclass

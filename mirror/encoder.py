@@ -159,6 +159,16 @@ class MirrorEncoder(nn.Module):
         pad_id, cls_id = self.tokenizer.pad_token_id, self._cls_id()
         return pad(tokens, pad_id=pad_id, cls_id=cls_id, width=self.pad_to, bucket=bucket)
 
+    def inputs(self, block: TokenBlock) -> dict[str, Any]:
+        """What the backbone is called with: token ids, and an attention mask that keeps the texts apart."""
+        arguments: dict[str, Any] = dict(block.inputs)
+        if block.packed:
+            arguments["attention_mask"] = block.additive_mask(self.backbone.dtype)
+            arguments["position_ids"] = block.position
+        else:
+            arguments["attention_mask"] = (block.text_index >= 0).long()
+        return arguments
+
     def forward(self, blocks: Sequence[TokenBlock]) -> Tensor:
         """Vectors of the texts in their order in the batch, (N, D)."""
         return self._pooled(blocks, [self.pooling])[0]
@@ -317,15 +327,9 @@ class MirrorEncoder(nn.Module):
 
     def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
         """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
-        arguments: dict[str, Any] = dict(block.inputs)
-        if block.packed:
-            arguments["attention_mask"] = block.additive_mask(self.backbone.dtype)
-            arguments["position_ids"] = block.position
-        else:
-            arguments["attention_mask"] = (block.text_index >= 0).long()
         if self.drophead is not None:
             self.drophead.text_index = block.text_index
-        output = self.backbone(**arguments, output_hidden_states=layered, return_dict=True)
+        output = self.backbone(**self.inputs(block), output_hidden_states=layered, return_dict=True)
         return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
 
     def _cls_id(self) -> int | None:

@@ -3,28 +3,27 @@
 import logging
 import shutil
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from mirror.batches import BatchKey, MirrorData, MirroredBatch, MirroredPairs
-from mirror.config import Precision, Select, Strategy, TrainConfig, plain
+from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.hardware import Hardware, is_chief
 from mirror.module import MirrorModule
 from mirror.record import RunRecord
 from mirror.trackers import build_trackers, close_trackers
+from mirror.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
 HARDLY_MOVED = 0.05
 """A loss that falls by less than this share says that the learning rate does not suit the model."""
-LIGHTNING_PRECISION = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
 
 def fit(
@@ -45,8 +44,6 @@ def fit(
     """
     curve = Curve(record)
     callbacks: list[Callback] = [curve]
-    if config.trainer.progress:
-        callbacks.append(Bar())
     best = None
     if config.select is Select.best:
         monitor = f"val/{config.eval.validation}"
@@ -64,25 +61,17 @@ def fit(
     steps = config.trainer.max_steps or config.trainer.max_epochs * data.pairs.steps
     if config.trainer.strategy is Strategy.ddp:
         freeze_unused(encoder, data.pairs)
-    trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator.value,
-        devices=config.trainer.devices,
-        num_nodes=config.trainer.nodes,
-        strategy=config.trainer.strategy.value,
-        precision=LIGHTNING_PRECISION[hardware.precision],  # type: ignore[arg-type]
+    trainer = build_trainer(
+        config.trainer,
+        hardware,
+        build_trackers(config.logger, folder, plain(config)) if is_chief() else [],
+        callbacks,
         max_epochs=config.trainer.max_epochs,
         max_steps=config.trainer.max_steps or -1,
-        gradient_clip_val=config.trainer.gradient_clip,
-        logger=build_trackers(config.logger, folder, plain(config)) if is_chief() else False,
-        callbacks=callbacks,
         enable_checkpointing=best is not None,
-        enable_progress_bar=config.trainer.progress,
-        enable_model_summary=False,
         log_every_n_steps=1,
         val_check_interval=min(config.eval.every, steps) if best else None,
         check_val_every_n_epoch=None if best else 1,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)  # measuring before must not change the training
     encoder.train()
@@ -150,23 +139,3 @@ class Curve(Callback):
                 last,
                 config.optim.lr,
             )
-
-
-class Bar(TQDMProgressBar):
-    """Lightning's bar without the logger's version."""
-
-    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        """What stands at the end of the bar."""
-        metrics: dict[str, Any] = super().get_metrics(trainer, module)
-        metrics.pop("v_num", None)
-        return metrics
-
-
-def quieten(chief: bool) -> None:
-    """Keep what Lightning prints beside the point out of the terminal, and what every process would repeat."""
-    if not chief:
-        logging.getLogger("mirror").setLevel(logging.ERROR)
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for noise in (".*does not have many workers.*", ".*Total length of `list`.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", noise)

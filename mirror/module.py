@@ -5,20 +5,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim import AdamW
-from transformers import get_scheduler
 
 from mirror.batches import MirroredBatch
-from mirror.config import LossConfig, OptimConfig, Schedule
+from mirror.config import LossConfig, OptimConfig
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.losses import info_nce
-
-_SCHEDULER = {
-    Schedule.constant: "constant_with_warmup",
-    Schedule.linear: "linear",
-    Schedule.cosine: "cosine",
-}
+from mirror.optimizer import adamw
 
 
 class MirrorModule(pl.LightningModule):
@@ -60,19 +53,5 @@ class MirrorModule(pl.LightningModule):
         self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, by default without weight decay on norms and biases, which are the vectors among the weights."""
-        weights = [p for p in self.encoder.parameters() if p.requires_grad]
-        decayed = [p for p in weights if p.ndim > 1 or self.optim.decay_all]
-        others = [p for p in weights if p.ndim <= 1 and not self.optim.decay_all]
-        groups = [
-            {"params": decayed, "weight_decay": self.optim.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimizer = AdamW([group for group in groups if group["params"]], lr=self.optim.lr, fused=True)
-        scheduler = get_scheduler(
-            _SCHEDULER[self.optim.schedule],
-            optimizer,
-            num_warmup_steps=self.optim.warmup_steps,
-            num_training_steps=int(self.trainer.estimated_stepping_batches),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        """AdamW over the encoder's weights."""
+        return adamw(self.encoder, self.optim, int(self.trainer.estimated_stepping_batches))

@@ -15,12 +15,13 @@ from mirror.config import Select, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation import PairSet, Score, evaluate, load_sets, score_vectors, texts_of
-from mirror.fit import fit, quieten
+from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
 from mirror.record import RunRecord
 from mirror.selfcheck import check_views
 from mirror.summary import protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
+from mirror.trainer import quieten
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Raw texts: read from wherever they are, cleaned, de-duplicated, sampled."""
 
 import gzip
+import io
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,17 @@ READERS = {
     ".jsonl": "json", ".json": "json", ".parquet": "parquet",
 }  # fmt: skip
 """Which builder of ``datasets`` reads a file; any other suffix is plain text."""
+
+
+def _open_zst(path: Path, mode: str) -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise MirrorError(f"{path} needs the package zstandard: pip install 'mirror-encoders[zstd]'.") from None
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True))
+
+
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".zst": _open_zst}
 USUAL_COLUMNS = ("text", "sentence")
 """Taken without being asked for where a table has several columns of text."""
 
@@ -96,7 +108,8 @@ def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
         if config.size is not None and len(table.pairs) >= config.size:
             break
         table.read += 1
-        pair = (clean(left), clean(right))
+        text = clean(left)
+        pair = (text, text if right is left else clean(right))
         if not all(pair):
             table.empty += 1
         elif config.deduplicate and pair in seen:
@@ -153,7 +166,7 @@ def _read_file(config: DataConfig) -> Any:
         raise MirrorError(f"data.path={config.path} does not exist: give a text file or a hub data set.")
     if path.is_dir():
         raise MirrorError(f"data.path={config.path} is a folder: give one file in it.")
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSED]
     builder = READERS.get(suffixes[-1] if suffixes else ".txt", "text")
     if builder != "parquet":
         _check_utf8(path, config.path)
@@ -181,10 +194,9 @@ def _read_file(config: DataConfig) -> Any:
 
 
 def _check_utf8(path: Path, shown: str) -> None:
-    opener = gzip.open if path.suffix == ".gz" else open
     line = 0
     try:
-        with opener(path, "rb") as file:
+        with COMPRESSED.get(path.suffix.lower(), open)(path, "rb") as file:
             for line, raw in enumerate(file, start=1):
                 if b"\0" in raw:
                     raise MirrorError(

@@ -21,6 +21,7 @@ from mirror.config import (
     ModelConfig,
     OptimConfig,
     Pooling,
+    PretrainConfig,
     Select,
     TrainConfig,
     TrainerConfig,
@@ -30,6 +31,17 @@ from mirror.errors import MirrorError
 
 CHOICES = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
 MUST_BE_GIVEN = {("data", "file"): ["data.path=texts.txt"], ("data", "pairs"): ["data.path=texts.txt"]}
+
+
+PRETRAINING = ("size", "tokenizer", "masking")
+"""The groups that only ``scripts/pretrain.py`` has."""
+
+
+@cache
+def pretrain_config(*overrides: str) -> PretrainConfig:
+    config = compose("pretrain", ["data.path=texts.txt", *overrides])
+    assert isinstance(config, PretrainConfig)
+    return config
 
 
 @cache
@@ -64,7 +76,8 @@ def written_in(group: str, option: str) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_option_composes_and_takes_effect(group: str, option: str) -> None:
     given = MUST_BE_GIVEN.get((group, option), [])
-    config = plain(train_config(f"{group}={option}", *given))
+    composed = pretrain_config if group in PRETRAINING else train_config
+    config = plain(composed(f"{group}={option}", *given))
     for place, value in written_in(group, option):
         found: Any = config
         for key in place.split("."):
@@ -158,6 +171,27 @@ def test_drophead_rate_belongs_to_the_model(model: str, rate: float) -> None:
     config = train_config("aug=drophead", f"model={model}")
     assert (config.aug.drophead, config.aug.dropout) == (rate, 0.0)
     assert train_config("aug=drophead", f"model={model}", "aug.drophead=0.3").aug.drophead == 0.3
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("tiny", 4.4), ("mini", 11.2), ("small", 28.8), ("medium", 41.4), ("base", 109.5)]
+)
+def test_sizes_are_googles(size: str, parameters: float) -> None:
+    """Turc et al. 2019, table 1 (without the head, with their vocabulary), and BERT base, in millions."""
+    model = pretrain_config(f"size={size}").model
+    d, inner = model.hidden, model.intermediate
+    layer = 4 * (d * d + d) + 2 * d * inner + inner + d + 4 * d
+    embeddings = (30522 + model.positions + 2) * d + 2 * d
+    assert (embeddings + model.layers * layer + d * d + d) / 1e6 == pytest.approx(parameters, abs=0.1)
+
+
+def test_pretraining_rate_follows_the_size() -> None:
+    assert pretrain_config("size=base").optim.lr == pretrain_config("size=base").model.learning_rate
+    assert pretrain_config("size=base", "optim.lr=0.01").optim.lr == 0.01
+
+
+def test_pretraining_takes_all_texts() -> None:
+    assert pretrain_config().data.size is None
 
 
 def test_learning_rate_follows_the_model() -> None:

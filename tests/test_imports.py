@@ -25,8 +25,12 @@ ALLOWED = {
         "mirror.fit",
         "mirror.hardware",
         "mirror.module",
+        "mirror.pretraining.corpus",
+        "mirror.pretraining.module",
+        "mirror.pretraining.run",
         "mirror.run",
         "mirror.trackers",
+        "mirror.trainer",
     },
     "lightning": set(),
     "hydra": {"mirror.compose", "mirror.cli"},
@@ -72,7 +76,7 @@ def test_imports_point_one_way() -> None:
 def test_layers() -> None:
     """config <- parts <- module <- run <- cli."""
     assert imports("mirror.config") & FILES.keys() == {"mirror.errors"}
-    top = ["mirror.module", "mirror.fit", "mirror.run", "mirror.apply", "mirror.cli"]
+    top = ["mirror.module", "mirror.fit", "mirror.run", "mirror.apply", "mirror.pretraining.run", "mirror.cli"]
     parts = FILES.keys() - {FACADE, *top}
     assert [(part, name) for part in parts for name in imports(part) if name in top] == []
     assert not imports("mirror.module") & {"mirror.run", "mirror.apply", "mirror.cli"}
@@ -111,6 +115,7 @@ def light(script: str, *arguments: str, **environment: str) -> tuple[str, list[s
         ("train.py", "--help", "aug: drophead, mirror"),
         ("evaluate.py", "--cfg=job", "stsb-dev"),
         ("encode.py", "--help", "input: ???"),
+        ("pretrain.py", "--help", "size: base, medium, mini"),
     ],
 )
 def test_light_command_imports_nothing_heavy(script: str, argument: str, expected: str) -> None:

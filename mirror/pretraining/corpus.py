@@ -1,0 +1,221 @@
+"""The texts as pieces of token ids, and the masked batches made of them."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from mirror.config import MaskingConfig, PretrainBatchConfig
+from mirror.encoder import MirrorEncoder
+from mirror.errors import MirrorError
+from mirror.packing import TokenBlock, Tokens
+from mirror.pretraining.masking import choose_tokens, corrupt
+from mirror.pretraining.tokenizer import opens_word
+
+CHUNK = 1000
+"""Texts tokenised at a time."""
+
+
+@dataclass
+class Corpus:
+    """Pieces of texts, none longer than a row takes: P pieces of T tokens in all."""
+
+    ids: NDArray[Any]
+    """(T,), without special tokens; two bytes each where the vocabulary allows."""
+    starts: NDArray[np.int64]
+    """(P + 1,): piece p is ``ids[starts[p]:starts[p + 1]]``."""
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(P,), tokens of each piece."""
+        return np.diff(self.starts)
+
+    @property
+    def fingerprint(self) -> int:
+        """Tells another text, or another tokenizer, from this one."""
+        return zlib.crc32(self.ids.tobytes())
+
+
+def tokenize_corpus(texts: Sequence[str], tokenizer: Any, max_tokens: int, *, progress: bool) -> Corpus:
+    """Token ids of the texts; a text of more than ``max_tokens`` becomes several pieces of nearly the same length."""
+    longest = max_tokens - tokenizer.num_special_tokens_to_add()
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    parts: list[NDArray[Any]] = []
+    lengths: list[int] = []
+    for first in tqdm(range(0, len(texts), CHUNK), "tokenising", unit_scale=CHUNK, disable=not progress, leave=False):
+        encoded = tokenizer(
+            list(texts[first : first + CHUNK]), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+        for ids in encoded["input_ids"]:
+            if ids:
+                parts.append(np.array(ids, dtype=dtype))
+                pieces = -(-len(ids) // longest)
+                lengths += [len(ids) * (i + 1) // pieces - len(ids) * i // pieces for i in range(pieces)]
+    flat = np.concatenate(parts) if parts else np.empty(0, dtype)
+    return Corpus(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+
+@dataclass
+class MaskedBatch:
+    """Blocks of tokens, some of them masked, and what the model should guess."""
+
+    blocks: list[TokenBlock]
+    places: list[Tensor]
+    """For each block (M,), the places of the tokens to guess among its R * W tokens."""
+    targets: list[Tensor]
+    """For each block (M,), the ids of those tokens."""
+    count: int
+    """Tokens to guess in the whole batch, over all devices."""
+    tokens: int
+    """Real tokens on this device."""
+
+    def to(self, device: torch.device) -> "MaskedBatch":
+        """The same batch on a device."""
+        return MaskedBatch(
+            [block.to(device) for block in self.blocks],
+            [places.to(device, non_blocking=True) for places in self.places],
+            [targets.to(device, non_blocking=True) for targets in self.targets],
+            self.count,
+            self.tokens,
+        )
+
+
+class MaskedBatches(Dataset[MaskedBatch]):
+    """The batches of a run by their step: the same step is the same batch, masks included, whoever asks and when.
+
+    Args:
+        corpus: the pieces.
+        encoder: lays tokens into rows.
+        batch: tokens in a batch, over all devices.
+        masking: what is masked.
+        seed: of order and masks.
+    """
+
+    def __init__(
+        self, corpus: Corpus, encoder: MirrorEncoder, batch: PretrainBatchConfig, masking: MaskingConfig, seed: int
+    ) -> None:
+        self.corpus, self.encoder, self.batch, self.masking, self.seed = corpus, encoder, batch, masking, seed
+        self.rank, self.world = 0, 1
+        tokenizer = encoder.tokenizer
+        alone, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+        place = next(i for i in range(len(whole)) if whole[i : i + len(alone)] == alone)
+        self.prefix, self.suffix = whole[:place], whole[place + len(alone) :]
+        self.lengths = corpus.lengths + len(self.prefix) + len(self.suffix)
+        self.opens = np.array(opens_word(tokenizer))
+        self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+        self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in an epoch, special ones included."""
+        return int(self.lengths.sum())
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch; the last one may be small."""
+        return -(-self.tokens // self.batch.tokens)
+
+    def pieces(self, step: int) -> NDArray[np.int64]:
+        """The pieces in a batch, over all devices."""
+        epoch, place = divmod(step, self.steps)
+        if self._order is None or self._order[0] != epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.corpus))
+            # A piece belongs to the batch in which its last token falls.
+            ends = (np.cumsum(self.lengths[order]) - 1) // self.batch.tokens
+            self._order = (epoch, order, np.searchsorted(ends, np.arange(self.steps + 1)))
+        _, order, cuts = self._order
+        return np.asarray(order[cuts[place] : cuts[place + 1]])
+
+    def __getitem__(self, step: int) -> MaskedBatch:
+        """This device's share of the batch of a step."""
+        pieces = self.pieces(step)
+        starts = self.corpus.starts
+        rows = [
+            np.concatenate([self.prefix, self.corpus.ids[starts[p] : starts[p + 1]], self.suffix]).astype(np.int64)
+            for p in pieces
+        ]
+        ids, text = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        rng = np.random.default_rng((self.seed, 1, step))
+        special = np.isin(ids, self.encoder.tokenizer.all_special_ids)
+        chosen = choose_tokens(text, special, self.opens[ids], self.masking, rng)
+        seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, self.masking, rng)
+        wanted = np.where(chosen, ids + 1, 0)  # travels through the packing as one more kind of id; 0 is none
+        cuts = np.cumsum([len(row) for row in rows])[:-1]
+        share = slice(self.rank, None, self.world)
+        tokens: Tokens = {
+            "input_ids": [part.tolist() for part in np.split(seen, cuts)[share]],
+            "wanted": [part.tolist() for part in np.split(wanted, cuts)[share]],
+        }
+        blocks = self.encoder.blocks(tokens)
+        flat = [block.inputs.pop("wanted").flatten() for block in blocks]
+        places = [labels.nonzero().flatten() for labels in flat]
+        return MaskedBatch(
+            blocks,
+            places,
+            [labels[at] - 1 for labels, at in zip(flat, places, strict=True)],
+            count=int(chosen.sum()),
+            tokens=sum(len(row) for row in tokens["input_ids"]),
+        )
+
+
+class StepSampler(Sampler[int]):
+    """The steps of a whole run in order; a resumed run begins where its checkpoint stands."""
+
+    def __init__(self, steps: int, first: int) -> None:
+        """``steps`` in all, those before ``first`` done."""
+        self.steps, self.first = steps, first
+
+    def __len__(self) -> int:
+        return self.steps  # Lightning adds the steps done to those it fetches, and stops at this length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.steps))
+
+
+class CorpusData(pl.LightningDataModule):
+    """Training batches by step, and the held-out texts as batches whose masks never change."""
+
+    def __init__(
+        self, training: MaskedBatches, validation: MaskedBatches | None, steps: int, first: int, workers: int
+    ) -> None:
+        """``steps`` in the run, the first of them ``first``."""
+        super().__init__()
+        self.training, self.validation = training, validation
+        self.steps, self.first, self.workers = steps, first, workers
+
+    def train_dataloader(self) -> DataLoader[MaskedBatch]:
+        """Ready batches, one an item."""
+        if self.trainer is not None:
+            self.training.rank, self.training.world = self.trainer.global_rank, self.trainer.world_size
+            if len(self.training.pieces(0)) < self.training.world:
+                raise MirrorError(
+                    f"batch.tokens={self.training.batch.tokens} does not serve {self.training.world} devices: raise it."
+                )
+        return DataLoader(
+            self.training,
+            batch_size=None,
+            sampler=StepSampler(self.steps, self.first),
+            num_workers=self.workers,
+            pin_memory=self.training.encoder.device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> Any:
+        """The held-out batches, all of them on every device."""
+        if self.validation is None:
+            return []
+        return DataLoader(self.validation, batch_size=None, sampler=StepSampler(self.validation.steps, 0))
+
+    def transfer_batch_to_device(self, batch: MaskedBatch, device: torch.device, dataloader_idx: int) -> MaskedBatch:
+        """Batches move themselves."""
+        return batch.to(device)

@@ -1,0 +1,320 @@
+"""A pre-training run from texts to a masked language model in a folder that transformers loads."""
+
+import csv
+import json
+import logging
+import math
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
+
+from mirror.augment import set_dropout
+from mirror.backbone import load_backbone, quiet
+from mirror.config import PretrainConfig, Start, TokenizerKind, plain
+from mirror.encoder import MirrorEncoder
+from mirror.errors import MirrorError
+from mirror.export import write_whole
+from mirror.hardware import Hardware, choose_hardware, is_chief
+from mirror.pretraining.card import model_card
+from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokenize_corpus
+from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
+from mirror.pretraining.module import LOG_EVERY, PretrainModule
+from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
+from mirror.record import METRICS, RunRecord
+from mirror.summary import time_line
+from mirror.texts import read_texts
+from mirror.trackers import CURVE, build_trackers, close_trackers
+from mirror.trainer import build_trainer, quieten
+
+log = logging.getLogger(__name__)
+
+STD = 0.02
+"""Of new weights (Devlin et al. 2019)."""
+SAMPLES = 3
+"""Held-out sentences shown with the model's guesses."""
+SAMPLE = re.compile(r"[A-Z][^.!?]{40,100}\.")
+BLANK = re.compile(r"\b[a-z]{5,}\b")
+CHECKPOINTS, TOKENIZER, MODEL = "checkpoints", "tokenizer", "model"
+"""What a run leaves beside its record; the first two only until it is finished."""
+
+
+def pretrain(config: PretrainConfig, folder: Path, started: float | None = None) -> None:
+    """Read texts, learn a tokenizer, train the model and save it under ``folder/model``.
+
+    A run that is stopped goes on from its last checkpoint, with the result of one that never stopped.
+
+    Raises:
+        MirrorError: something the user can put right; ``folder/metrics.json`` has the reason too.
+    """
+    chief = is_chief()
+    quieten(chief)
+    hardware = choose_hardware(config.trainer)
+    checkpoint = last_checkpoint(folder) if config.resume else None
+    earlier = _earlier(folder) if checkpoint else {}
+    with RunRecord(folder if chief else None, plain(config), started) as record:
+        record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
+        record["earlier_seconds"] = earlier.get("earlier_seconds", 0) + earlier.get("seconds", {}).get("total", 0)
+        with record.phase("read"):
+            table = read_texts(config.data, config.seed)
+            log.info("texts: %s", table)
+            training, held_out = _hold_out([text for text, _ in table.pairs], config)
+        record["data"] = {**table.counts(), "held out": len(held_out)}
+
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        progress = config.trainer.progress and chief
+        with record.phase("tokenise"):
+            tokenizer = _tokenizer(config, training, folder, progress=progress)
+            corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
+            if earlier and earlier.get("corpus") != corpus.fingerprint:
+                raise MirrorError(
+                    f"resume={config.resume}: the text at data.path={config.data.path} is not the one that the run "
+                    "began with: bring it back, or start a new run."
+                )
+            record["corpus"] = corpus.fingerprint
+        with record.phase("load"):
+            model = _model(config, tokenizer, corpus if checkpoint is None else None)
+            encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")
+            batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed)
+            if batches.tokens < config.batch.tokens:
+                raise MirrorError(
+                    f"data.path={config.data.path} has {batches.tokens:,} tokens, which is less than one batch of "
+                    f"batch.tokens={config.batch.tokens:,}: lower it, or give more text."
+                )
+            validation = None
+            if held_out:
+                pieces = tokenize_corpus(held_out, tokenizer, config.batch.max_tokens, progress=False)
+                validation = MaskedBatches(pieces, encoder, config.batch, config.masking, config.seed)
+        steps = config.trainer.max_steps or config.trainer.max_epochs * batches.steps
+        size = sum(weights.numel() for weights in model.parameters())
+        log.info(
+            "%s: %.2fM parameters; %s tokens in %d pieces; %d steps of %s tokens, %.1f epochs, on %s in %s",
+            type(model).__name__,
+            size / 1e6,
+            f"{batches.tokens:,}",
+            len(corpus),
+            steps,
+            f"{config.batch.tokens:,}",
+            steps / batches.steps,
+            hardware.name,
+            hardware.precision.value,
+        )
+        record["parameters"] = size
+
+        first = _steps_done(checkpoint) if checkpoint else 0
+        if first and chief:
+            log.info("going on from step %d", first)
+            _keep_curve(folder, first)
+        module = PretrainModule(model, encoder, config.optim, steps, _samples(held_out, tokenizer), config.seed)
+        with record.phase("train"):
+            _fit(config, module, CorpusData(batches, validation, steps, first, config.batch.workers),
+                 folder, hardware, checkpoint)  # fmt: skip
+        if not chief:
+            return
+        record["steps"], record["loss"] = steps, {"last": module.loss}
+        record["tokens"] = min(batches.tokens * steps // batches.steps, batches.tokens * steps)
+        record["perplexity"] = {str(step): round(value, 3) for step, value in module.perplexities}
+        record["fill"] = module.fill()
+
+        with record.phase("save"):
+            card = model_card(config, table, record.content, _curve(folder))
+            _save(model, tokenizer, folder / MODEL, card, half=config.half)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+        log.info("time: %s", time_line(record.content["seconds"]))
+        log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        MirrorError: the folder has none.
+    """
+    found = sorted((folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise MirrorError(f"resume={folder} has no checkpoint in {CHECKPOINTS}/: it is finished, or never began.")
+    return found[-1]
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
+    return content
+
+
+def _steps_done(checkpoint: Path) -> int:
+    try:
+        return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+    except Exception as error:  # torch tells a damaged file in many ways
+        raise MirrorError(
+            f"The checkpoint {checkpoint} is damaged: delete it to go on from the one before it, or start anew."
+        ) from error
+
+
+def _hold_out(texts: list[str], config: PretrainConfig) -> tuple[list[str], list[str]]:
+    """Training texts and held-out texts; at most a tenth is held out."""
+    count = min(config.held_out.texts, len(texts) // 10)
+    chosen = set(Random(config.seed).sample(range(len(texts)), count))
+    return [text for i, text in enumerate(texts) if i not in chosen], [texts[i] for i in sorted(chosen)]
+
+
+def _tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *, progress: bool) -> Any:
+    """The given tokenizer, the model's, the one that the run has learnt already, or one learnt from the texts."""
+    if config.model.path:
+        *_, tokenizer = load_backbone(config.model.path, "model.path")
+        if tokenizer.mask_token_id is None:
+            raise MirrorError(f"model.path={config.model.path} has no mask token: give a masked language model.")
+    if config.tokenizer.path:
+        return load_tokenizer(config.tokenizer.path)
+    if config.model.path:
+        return tokenizer
+    learnt = folder / TOKENIZER
+    if not learnt.exists() and is_chief():
+        log.info("learning a %s tokenizer of %d entries …", config.tokenizer.kind.value, config.tokenizer.vocab_size)
+        tokenizer = train_tokenizer(texts, config.tokenizer, config.model.positions, progress=progress)
+        write_whole(learnt, tokenizer.save_pretrained)
+    while not learnt.exists():  # another process is learning it
+        time.sleep(0.2)
+    return load_tokenizer(str(learnt))
+
+
+def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any:
+    """The model to train: one to continue from, or a new one, whose embeddings come from the corpus if one is given."""
+    if config.model.path:
+        with quiet():
+            model = AutoModelForMaskedLM.from_pretrained(config.model.path, dtype=torch.float32)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise MirrorError(
+                f"tokenizer.path={config.tokenizer.path} has {len(tokenizer)} entries and model.path="
+                f"{config.model.path} only {model.get_input_embeddings().num_embeddings} embeddings: "
+                "they do not belong together."
+            )
+        set_dropout(model, config.model.dropout)
+        return model
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.model.hidden,
+        "num_hidden_layers": config.model.layers,
+        "num_attention_heads": config.model.heads,
+        "intermediate_size": config.model.intermediate,
+        "initializer_range": STD,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    offset = 0
+    if config.tokenizer.kind is TokenizerKind.wordpiece:
+        model = BertForMaskedLM(BertConfig(**sizes, max_position_embeddings=config.model.positions))
+    else:
+        offset = tokenizer.pad_token_id + 1  # RoBERTa counts positions from here
+        ends = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+        positions = {"max_position_embeddings": config.model.positions + offset, "type_vocab_size": 1}
+        model = RobertaForMaskedLM(RobertaConfig(**sizes, **ends, **positions))
+    if config.model.start is Start.ppmi and corpus is not None:
+        log.info("counting and factorising co-occurrences for the embeddings …")
+        embeddings = model.base_model.embeddings
+        with torch.no_grad():
+            vectors = ppmi_embeddings(corpus, len(tokenizer), config.model.hidden, STD, config.seed)
+            embeddings.word_embeddings.weight.copy_(vectors)
+            embeddings.word_embeddings.weight[tokenizer.pad_token_id] = 0
+            embeddings.position_embeddings.weight[offset:] = sinusoids(
+                config.model.positions, config.model.hidden, STD / 2
+            )
+            frequency = torch.bincount(torch.from_numpy(corpus.ids.astype("int64")), minlength=len(tokenizer)) + 1.0
+            model.get_output_embeddings().bias.copy_((frequency / frequency.sum()).log())
+    set_dropout(model, config.model.dropout)
+    return model
+
+
+def _samples(texts: Sequence[str], tokenizer: Any) -> list[tuple[str, str]]:
+    """Held-out sentences with a word blanked that is one token, and the word."""
+    samples: list[tuple[str, str]] = []
+    for text in texts:
+        sentence = SAMPLE.search(text)
+        words = [w for w in BLANK.finditer(sentence[0]) if len(tokenizer.tokenize(f" {w[0]}")) == 1] if sentence else []
+        if sentence and words:
+            word = words[len(words) // 2]
+            blank = tokenizer.mask_token
+            samples.append((sentence[0][: word.start()] + blank + sentence[0][word.end() :], word[0]))
+        if len(samples) == SAMPLES:
+            break
+    return samples
+
+
+def _fit(
+    config: PretrainConfig,
+    module: PretrainModule,
+    data: CorpusData,
+    folder: Path,
+    hardware: Hardware,
+    checkpoint: Path | None,
+) -> None:
+    keeper = ModelCheckpoint(
+        folder / CHECKPOINTS,
+        filename="{step}",
+        every_n_train_steps=config.checkpoint_every,
+        save_on_train_epoch_end=False,
+        save_on_exception=True,
+    )
+    trainer = build_trainer(
+        config.trainer,
+        hardware,
+        build_trackers(config.logger, folder, plain(config)) if is_chief() else [],
+        [keeper],
+        max_epochs=1,
+        max_steps=data.steps,
+        log_every_n_steps=min(LOG_EVERY, data.steps),
+        val_check_interval=min(config.held_out.every, data.steps) if data.validation else None,
+        check_val_every_n_epoch=None if data.validation else 1,
+    )
+    module.model.train()
+    try:
+        with logging_redirect_tqdm():
+            trainer.fit(module, data, ckpt_path=checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise MirrorError("The device has too little memory: lower batch.tokens.") from error
+    except OSError as error:
+        raise MirrorError(
+            f"{folder} cannot be written ({error}): free some space, then go on with resume={folder}."
+        ) from error
+    finally:
+        close_trackers()
+    if not math.isfinite(sum(float(weights.detach().sum()) for weights in module.parameters())):
+        raise MirrorError("The weights are not finite after training: lower optim.lr.")
+    module.to(hardware.device)
+
+
+def _keep_curve(folder: Path, first: int) -> None:
+    """Lightning begins the file anew when a run goes on."""
+    curve = folder / CURVE / "metrics.csv"
+    if curve.exists():
+        curve.rename(curve.with_name(f"metrics-before-{first:08d}.csv"))
+
+
+def _curve(folder: Path) -> list[tuple[int, float]]:
+    """Step and loss from the CSV logs of the run and of its interrupted beginnings."""
+    losses: dict[int, float] = {}
+    for path in sorted((folder / CURVE).glob("metrics*.csv"), key=lambda path: (path.name == "metrics.csv", path.name)):
+        with path.open(encoding="utf-8") as file:
+            losses |= {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")}
+    return sorted(losses.items())
+
+
+def _save(model: Any, tokenizer: Any, folder: Path, card: str, *, half: bool) -> None:
+    def write(partial: Path) -> None:
+        with quiet():
+            (model.half() if half else model).cpu().save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+    write_whole(folder, write)

@@ -1,0 +1,59 @@
+"""Lightning's trainer, as mirror tuning and pre-training both use it."""
+
+import logging
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+
+from mirror.config import Precision, TrainerConfig
+from mirror.hardware import Hardware
+
+LIGHTNING_PRECISION = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
+
+
+def build_trainer(
+    config: TrainerConfig, hardware: Hardware, loggers: list[Logger], callbacks: list[Callback], **options: Any
+) -> pl.Trainer:
+    """A trainer on the devices that the settings name; ``options`` are what the two kinds of training differ in."""
+    return pl.Trainer(
+        accelerator=config.accelerator.value,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy=config.strategy.value,
+        precision=LIGHTNING_PRECISION[hardware.precision],  # type: ignore[arg-type]
+        gradient_clip_val=config.gradient_clip,
+        logger=loggers or False,
+        callbacks=[*callbacks, Bar()] if config.progress else callbacks,
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar without the logger's version."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        """What stands at the end of the bar."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def quieten(chief: bool) -> None:
+    """Keep what Lightning prints beside the point out of the terminal, and what every process would repeat."""
+    if not chief:
+        logging.getLogger("mirror").setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    noises = (
+        "does not have many workers", "Total length of `list`", "LeafSpec", "dataloader is not resumable",
+        "exists and is not empty",
+    )  # fmt: skip
+    for noise in noises:
+        warnings.filterwarnings("ignore", f".*{noise}")

@@ -1,0 +1,107 @@
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mirror import MirrorEncoder
+from mirror.config import MaskingConfig, PretrainBatchConfig
+from mirror.pretraining.corpus import MaskedBatch, MaskedBatches, tokenize_corpus
+from tests.conftest import SENTENCES
+
+TEXTS = [*SENTENCES, " ".join(SENTENCES[:30])]
+"""The last one is far longer than a row."""
+LONGEST = 32
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert: Path) -> MirrorEncoder:
+    return MirrorEncoder.load(tiny_bert)
+
+
+def batches(encoder: MirrorEncoder, *, seed: int = 0, share: float = 0.15) -> MaskedBatches:
+    corpus = tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False)
+    return MaskedBatches(corpus, encoder, PretrainBatchConfig(300, LONGEST), MaskingConfig(share), seed)
+
+
+def texts_in(batch: MaskedBatch) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Each text of a batch: the ids that the model sees, and the true ones."""
+    for block, places, targets in zip(batch.blocks, batch.places, batch.targets, strict=True):
+        seen = block.inputs["input_ids"].flatten()
+        true = seen.clone()
+        true[places] = targets
+        for row in range(block.text_index.shape[0]):
+            for text in block.text_index[row].unique():
+                if text >= 0:
+                    here = (block.text_index == text).flatten()
+                    yield tuple(seen[here].tolist()), tuple(true[here].tolist())
+
+
+def test_long_texts_are_split_and_nothing_is_lost(encoder: MirrorEncoder) -> None:
+    corpus = tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False)
+    expected = [i for ids in encoder.tokenizer(TEXTS, add_special_tokens=False)["input_ids"] for i in ids]
+    assert corpus.ids.tolist() == expected
+    assert corpus.starts[0] == 0
+    assert corpus.starts[-1] == len(expected)
+    assert corpus.lengths.min() > 0
+    assert corpus.lengths.max() <= LONGEST - 2
+    assert len(corpus) > len(TEXTS) + 5
+
+
+def test_ids_take_two_bytes(encoder: MirrorEncoder) -> None:
+    assert tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False).ids.dtype == np.uint16
+
+
+def test_an_epoch_holds_every_piece_once(encoder: MirrorEncoder) -> None:
+    data = batches(encoder)
+    for epoch in (0, 1):
+        seen = np.concatenate([data.pieces(epoch * data.steps + i) for i in range(data.steps)])
+        assert sorted(seen) == list(range(len(data.corpus)))
+    assert data.pieces(0).tolist() != data.pieces(data.steps).tolist()
+
+
+def test_batches_are_as_large_as_asked(encoder: MirrorEncoder) -> None:
+    data = batches(encoder)
+    sizes = [data[i].tokens for i in range(data.steps - 1)]
+    assert all(300 - LONGEST < size < 300 + LONGEST for size in sizes)
+
+
+def test_true_texts_are_the_corpus(encoder: MirrorEncoder) -> None:
+    data = batches(encoder)
+    found = Counter(true for step in range(data.steps) for _, true in texts_in(data[step]))
+    starts, prefix, suffix = data.corpus.starts, data.prefix, data.suffix
+    expected = Counter(
+        (*prefix, *data.corpus.ids[starts[p] : starts[p + 1]].tolist(), *suffix) for p in range(len(data.corpus))
+    )
+    assert found == expected
+
+
+def test_masks_change_with_the_step_and_the_seed_alone(encoder: MirrorEncoder) -> None:
+    def seen(data: MaskedBatches, step: int) -> list[tuple[int, ...]]:
+        return [text for text, _ in texts_in(data[step])]
+
+    data = batches(encoder)
+    assert seen(data, 3) == seen(batches(encoder), 3)
+    assert seen(data, 3) != seen(batches(encoder, seed=1), 3)
+    one = {true: text for text, true in texts_in(data[0])}
+    later = {true: text for step in range(data.steps, 2 * data.steps) for text, true in texts_in(data[step])}
+    assert any(later[true] != text for true, text in one.items())
+
+
+def test_devices_share_a_batch(encoder: MirrorEncoder) -> None:
+    whole, parts = batches(encoder)[2], []
+    for rank in range(2):
+        data = batches(encoder)
+        data.rank, data.world = rank, 2
+        parts.append(data[2])
+    assert Counter(texts_in(whole)) == Counter(texts_in(parts[0])) + Counter(texts_in(parts[1]))
+    assert {part.count for part in parts} == {whole.count} == {sum(len(t) for t in whole.targets)}
+
+
+def test_targets_are_masked_or_not_but_never_special(encoder: MirrorEncoder) -> None:
+    batch = batches(encoder, share=0.5)[0]
+    targets = torch.cat(batch.targets)
+    assert not set(targets.tolist()) & set(encoder.tokenizer.all_special_ids)
+    assert batch.count > 100

@@ -1,0 +1,195 @@
+"""Whole pre-training runs on a tiny model: what they leave, how they go on after a stop, how they fail."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from mirror import MirrorEncoder, MirrorError
+from mirror.compose import compose, resumed
+from mirror.config import PretrainConfig
+from mirror.pretraining.module import PretrainModule
+from mirror.pretraining.run import pretrain
+from tests.conftest import SENTENCES
+
+SMALL = [
+    "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
+    "batch.max_tokens=32", "held_out.texts=20", "held_out.every=5", "trainer=cpu", "trainer.progress=false",
+    "trainer.max_steps=12", "checkpoint_every=5", "optim.warmup_steps=2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join([*SENTENCES, " ".join(SENTENCES[:20])]), encoding="utf-8")
+    return path
+
+
+def small(texts: Path, *overrides: str) -> PretrainConfig:
+    config = compose("pretrain", [*SMALL, f"data.path={texts}", *overrides])
+    assert isinstance(config, PretrainConfig)
+    return config
+
+
+def go(texts: Path, folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
+    """The weights that a run ends with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pretrain(small(texts, *overrides), folder)
+    return weights(folder)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = AutoModelForMaskedLM.from_pretrained(folder / "model").state_dict()
+    return state
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_what_a_run_leaves(kind: str, texts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    go(texts, folder, f"tokenizer={kind}", f"tokenizer.vocab_size={150 if kind == 'wordpiece' else 300}")
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "curve", "model"}
+    left = metrics(folder)
+    assert (left["status"], left["steps"], left["data"]["held out"]) == ("finished", 12, 20)
+    assert list(left["perplexity"]) == ["5", "10"]
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    for said in ("corpus.txt", "12 steps of 300", "80% masked, 10% random, 10% as they are", "| 12 |", "seed | 42"):
+        assert said in card
+    model = AutoModelForMaskedLM.from_pretrained(folder / "model")
+    assert model.config.model_type == {"wordpiece": "bert", "bpe": "roberta"}[kind]
+    assert AutoTokenizer.from_pretrained(folder / "model").mask_token_id is not None
+    encoder = MirrorEncoder.load(folder / "model", "mean")
+    assert encoder.encode(SENTENCES[:3]).shape == (3, 32)
+    assert encoder.first_position(64) is not None
+
+
+def test_the_loss_falls(texts: Path, tmp_path: Path) -> None:
+    go(texts, tmp_path / "run", "trainer.max_steps=150", "held_out.every=15", "optim.lr=5e-3")
+    first, *_, last = metrics(tmp_path / "run")["perplexity"].values()
+    assert last < 0.7 * first
+    assert last < 30  # of a vocabulary of 150
+
+
+@pytest.mark.parametrize("dropout", ["0", "0.1"])
+@pytest.mark.parametrize("kept", ["at the stop", "by the clock"])
+def test_resumed_is_uninterrupted(
+    kept: str, dropout: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [f"model.dropout={dropout}"]
+    whole = go(texts, tmp_path / "whole", *options)
+
+    def stop(self: PretrainModule, *arguments: Any) -> None:
+        if self.global_step == 8:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainModule, "on_train_batch_end", stop)
+        with pytest.raises(SystemExit):
+            pretrain(small(texts, *options), folder)
+    assert metrics(folder)["status"] == "interrupted"
+    saved = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert saved == {"step=5.ckpt", "step=8.ckpt"}
+    if kept == "by the clock":  # as after a kill
+        (folder / "checkpoints" / "step=8.ckpt").unlink()
+    pretrain(resumed(folder, [f"resume={folder}"]), folder)
+    after = weights(folder)
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    assert metrics(folder)["status"] == "finished"
+    assert not (folder / "checkpoints").exists()
+
+
+def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped at step 8."""
+
+    def stop(self: PretrainModule, *arguments: Any) -> None:
+        if self.global_step == 8:
+            raise KeyboardInterrupt
+
+    folder.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainModule, "on_train_batch_end", stop)
+        with pytest.raises(SystemExit):
+            pretrain(small(texts), folder)
+    return folder
+
+
+def test_damaged_checkpoint(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stopped(texts, tmp_path / "run", monkeypatch)
+    newest = folder / "checkpoints" / "step=8.ckpt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    config = resumed(folder, [f"resume={folder}"])
+    with pytest.raises(MirrorError, match=r"step=8\.ckpt is damaged: delete it to go on from the one before"):
+        pretrain(config, folder)
+    newest.unlink()
+    pretrain(config, folder)
+    assert metrics(folder)["status"] == "finished"
+
+
+def test_other_text_at_the_same_path(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stopped(texts, tmp_path / "run", monkeypatch)
+    texts.write_text("\n".join(SENTENCES[:200]), encoding="utf-8")
+    with pytest.raises(MirrorError, match="is not the one that the run began with"):
+        pretrain(resumed(folder, [f"resume={folder}"]), folder)
+
+
+def test_settings_that_a_run_cannot_change(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stopped(texts, tmp_path / "run", monkeypatch)
+    with pytest.raises(MirrorError, match=r"model\.layers=3 cannot be changed by resume="):
+        resumed(folder, [f"resume={folder}", "model.layers=3"])
+    assert resumed(folder, [f"resume={folder}", "trainer.max_steps=14"]).trainer.max_steps == 14
+
+
+def test_folder_without_a_checkpoint(texts: Path, tmp_path: Path) -> None:
+    go(texts, tmp_path / "run")
+    with pytest.raises(MirrorError, match="has no checkpoint"):
+        pretrain(resumed(tmp_path / "run", [f"resume={tmp_path / 'run'}"]), tmp_path / "run")
+
+
+def test_continues_from_a_model(texts: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    """Domain adaptation: the model's sizes and its tokenizer stand."""
+    before = AutoModelForMaskedLM.from_pretrained(tiny_bert).state_dict()
+    after = go(texts, tmp_path / "run", f"model.path={tiny_bert}", "optim.lr=1e-5", "trainer.max_steps=3")
+    assert all(before[name].shape == after[name].shape for name in before)
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 1e-4
+    vocabulary = AutoTokenizer.from_pretrained(tmp_path / "run" / "model").get_vocab()
+    assert vocabulary == AutoTokenizer.from_pretrained(tiny_bert).get_vocab()
+
+
+def test_half_precision(texts: Path, tmp_path: Path) -> None:
+    go(texts, tmp_path / "run", "half=true")
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "model").dtype is torch.float16
+    assert MirrorEncoder.load(tmp_path / "run" / "model").backbone.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["tokenizer.vocab_size=5000"], r"tokenizer\.vocab_size=5000 is more than the text supports"),
+        (["batch.tokens=100000"], r"less than one batch of batch\.tokens=100,000"),
+        (["tokenizer.path=nowhere"], r"tokenizer\.path=nowhere cannot be loaded"),
+        (["model.path=./nowhere"], r"model\.path=\./nowhere"),
+    ],
+)
+def test_refuses(overrides: list[str], reason: str, texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(MirrorError, match=reason):
+        go(texts, tmp_path / "run", *overrides)
+    assert metrics(tmp_path / "run")["status"] == "failed"
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_tokenizer_that_does_not_fit_the_model(texts: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    go(texts, tmp_path / "run", "tokenizer.vocab_size=100")
+    small_model, large = tmp_path / "run" / "model", tiny_bert
+    with pytest.raises(MirrorError, match="they do not belong together"):
+        go(texts, tmp_path / "second", f"model.path={small_model}", f"tokenizer.path={large}")

@@ -24,16 +24,29 @@ SENTENCE = [f"data.path={SENTENCES}", "eval=sts"]
 SEEDS = (42, 43, 44)
 RECIPES = {
     "defaults": SENTENCE,
-    "defaults, cls": [*SENTENCE, "model.pooling=cls", "optim.lr=1e-3"],
+    "temperature 0.07": [*SENTENCE, "loss.temperature=0.07"],
     "drophead": [*SENTENCE, "aug=drophead"],
+    "drophead, temperature 0.07": [*SENTENCE, "aug=drophead", "loss.temperature=0.07"],
     "official": [*SENTENCE, "experiment=official"],
     "words": ["task=word", f"data.path={WORDS}"],
 }
 """Settings beside ``model=bert_mini``, whose file has the pooling and the rate that the search found."""
+_POOLED = {
+    "cls": ("5e-4", "1e-3", "2e-3"),
+    "mean": ("3e-4", "5e-4", "1e-3", "2e-3"),
+    "last_two": ("5e-4",),
+    "first_last": ("3e-4", "5e-4", "1e-3"),
+}
 SEARCH = {
-    **{f"mean {lr}": ["optim.lr=" + lr] for lr in ("3e-4", "5e-4", "1e-3", "2e-3")},
-    **{f"cls {lr}": ["model.pooling=cls", "optim.lr=" + lr] for lr in ("5e-4", "1e-3", "2e-3")},
-    **{f"drophead {lr}": ["aug=drophead", "optim.lr=" + lr] for lr in ("5e-4", "1e-3")},
+    **{
+        f"{pooling} {lr}": [f"model.pooling={pooling}", f"optim.lr={lr}"]
+        for pooling, rates in _POOLED.items()
+        for lr in rates
+    },
+    "temperature 0.07": ["loss.temperature=0.07"],
+    "temperature 0.1": ["loss.temperature=0.1"],
+    "drophead": ["aug=drophead"],
+    "drophead, temperature 0.07": ["aug=drophead", "loss.temperature=0.07"],
     **{f"official {lr}": ["experiment=official", "optim.lr=" + lr] for lr in ("5e-4", "1e-3")},
 }
 """One seed each, scored on STS-B dev alone."""

@@ -375,9 +375,6 @@ class TrainConfig:
             raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
         if self.model.pooling is Pooling.mean_padded and not self.batch.pad_to_max:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
-        # Under DDP Lightning hangs in its checkpoint of the best weights; why is not known yet.
-        if self.select is Select.best and self.trainer.strategy is Strategy.ddp:
-            raise MirrorError("select=best does not work with trainer=ddp yet: use one device or select=last.")
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
 

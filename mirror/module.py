@@ -50,7 +50,8 @@ class MirrorModule(pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score the validation set, which is the only batch."""
         score = batch.score(self.encoder.encode)
-        self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1)
+        # Every device scores the whole set, so the mean over them is the score.
+        self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW over the encoder's weights."""

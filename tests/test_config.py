@@ -335,8 +335,3 @@ def test_plain_settings_survive_json() -> None:
     assert settings["task"] == "sentence"
     assert settings["logger"]["trackers"] == ["csv", "wandb"]
     assert settings["eval"]["raw"] == ["cls", "mean"]
-
-
-def test_select_best_under_ddp_is_refused() -> None:
-    with pytest.raises(MirrorError, match=r"select=best does not work with trainer=ddp"):
-        train_config("select=best", "trainer=ddp")

@@ -63,21 +63,6 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def eval_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like ``shared/data`` with twenty pairs of STS-B; the gold score is the share of common words."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "sts").mkdir()
-    for name, step in (("stsb-dev", 7), ("stsb-test", 11)):
-        lines = ["score\tsentence1\tsentence2"]
-        for i in range(20):
-            a, b = SENTENCES[i * step], SENTENCES[i * step + i % 7]
-            common = len({*a.split()} & {*b.split()}) / len({*a.split()} | {*b.split()})
-            lines.append(f"{5 * common:.3f}\t{a}\t{b}")
-        (folder / "sts" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def measured(tiny_bert: Path, eval_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MirrorEncoder]:
     """The folder and the encoder of one run, measured before and after; seed 1."""
     folder = tmp_path_factory.mktemp("runs") / "measured"

@@ -1,0 +1,107 @@
+"""The README's commands as a newcomer types them: only models, texts and sizes are made small and local."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mirror import MirrorEncoder
+from mirror.compose import CONF
+from tests.conftest import ROOT, SENTENCES
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = {
+    language: "".join(re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)) for language in ("bash", "python")
+}
+COMMANDS = [line for line in CODE["bash"].splitlines() if line.startswith("python scripts/")]
+SMALL = {
+    "train": [
+        "data.path=texts.txt", "data.size=48", "batch.size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+    ],
+    "pretrain": [
+        "model.hidden=32", "model.intermediate=64", "model.layers=1", "tokenizer.vocab_size=150", "batch.tokens=300",
+        "batch.max_tokens=32", "trainer.max_steps=3", "trainer.max_epochs=1", "held_out.texts=10", "model.heads=2",
+        "trainer.accelerator=cpu",
+    ],
+}  # fmt: skip
+"""What makes a run short, unless the command says it itself."""
+
+
+def adapted(command: str, places: dict[str, Path]) -> list[str]:
+    for name, place in places.items():
+        command = command.replace(name, str(place))
+    words = shlex.split(command, comments=True)
+    script = Path(words[1]).stem
+    extra = list(SMALL.get(script, []))
+    if script == "train":
+        extra += [f"model.path={places['/some/local/folder']}", f"eval.data_dir={places['/some/test/sets']}"]
+        extra += ["eval=stsb"] if "task=word" not in words else ["eval=none"]
+    given = {word.partition("=")[0] for word in words}
+    return [sys.executable, *words[1:], *(word for word in extra if word.partition("=")[0] not in given)]
+
+
+@pytest.fixture(scope="module")
+def places(tiny_bert: Path, eval_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the README's made-up names stand for; the folder to run in is ``.``."""
+    here = tmp_path_factory.mktemp("newcomer")
+    for name in ("texts", "words", "lines", "corpus", "notes", "reports"):
+        (here / f"{name}.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    MirrorEncoder.load(tiny_bert, "mean").save(here / "encoder")
+    for entry in ("scripts", "mirror", "conf"):
+        (here / entry).symlink_to(ROOT / entry)
+    return {
+        "outputs/…/encoder": here / "encoder",
+        "/some/local/folder": tiny_bert,
+        "bert-base-uncased": tiny_bert,
+        "/some/test/sets": eval_dir,
+        ".": here,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command: str, places: dict[str, Path]) -> None:
+    names = {name: place for name, place in places.items() if name != "."}
+    result = subprocess.run(
+        adapted(command, names),
+        cwd=places["."],
+        env={**os.environ, "PYTHONPATH": str(places["."]), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_there_are_commands() -> None:
+    assert {shlex.split(command)[1] for command in COMMANDS} == {
+        f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")
+    }
+
+
+def test_python_calls(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = CODE["python"].replace("roberta-base", str(tiny_bert))
+    names = {"texts": SENTENCES[:20], "words": [word for text in SENTENCES for word in text.split()][:20]}
+    exec(code, names)
+    content = json.loads((tmp_path / "outputs" / "words" / "metrics.json").read_text(encoding="utf-8"))
+    assert content["status"] == "finished"
+    ours = MirrorEncoder.load(tmp_path / "my-encoder").encode(["a sentence"])
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(tmp_path / "my-encoder")).encode(["a sentence"])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", sorted(path.name for path in CONF.iterdir() if path.is_dir()))
+def test_every_choice_is_listed(group: str) -> None:
+    (row,) = re.findall(rf"^\| `{group}` \|.*$", README, re.MULTILINE)
+    missing = [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in row]
+    assert missing == []

@@ -24,28 +24,28 @@ SENTENCE = [f"data.path={SENTENCES}", "eval=sts"]
 SEEDS = (42, 43, 44)
 RECIPES = {
     "defaults": SENTENCE,
-    "temperature 0.07": [*SENTENCE, "loss.temperature=0.07"],
+    "temperature 0.04": [*SENTENCE, "loss.temperature=0.04"],
     "drophead": [*SENTENCE, "aug=drophead"],
-    "drophead, temperature 0.07": [*SENTENCE, "aug=drophead", "loss.temperature=0.07"],
     "official": [*SENTENCE, "experiment=official"],
     "words": ["task=word", f"data.path={WORDS}"],
 }
-"""Settings beside ``model=bert_mini``, whose file has the pooling and the rate that the search found."""
+"""Settings beside ``model=bert_mini``, whose file has the pooling, rate and temperature that the search found."""
 _POOLED = {
     "cls": ("5e-4", "1e-3", "2e-3"),
     "mean": ("3e-4", "5e-4", "1e-3", "2e-3"),
     "last_two": ("5e-4",),
     "first_last": ("3e-4", "5e-4", "1e-3"),
 }
+PAPER = "loss.temperature=0.04"
 SEARCH = {
     **{
-        f"{pooling} {lr}": [f"model.pooling={pooling}", f"optim.lr={lr}"]
+        f"{pooling} {lr}": [PAPER, f"model.pooling={pooling}", f"optim.lr={lr}"]
         for pooling, rates in _POOLED.items()
         for lr in rates
     },
     "temperature 0.07": ["loss.temperature=0.07"],
     "temperature 0.1": ["loss.temperature=0.1"],
-    "drophead": ["aug=drophead"],
+    "drophead": ["aug=drophead", PAPER],
     "drophead, temperature 0.07": ["aug=drophead", "loss.temperature=0.07"],
     **{f"official {lr}": ["experiment=official", "optim.lr=" + lr] for lr in ("5e-4", "1e-3")},
 }

@@ -166,6 +166,9 @@ class ModelConfig:
     """Longest text the saved encoder reads, in tokens; null is what the model takes, 512 at most."""
     learning_rate: float = 2e-5
     """The rate that suits this model (the paper's is for base models); ``optim.lr`` follows it."""
+    temperature: float = 0.04
+    """The temperature that suits this model on sentences and phrases (the paper's is for base models);
+    ``temperature=sentence`` and ``temperature=phrase`` use it."""
     drophead: float = 0.2
     """The drophead rate that suits this model (authors: 0.2 for BERT, 0.05 for RoBERTa); ``aug=drophead`` uses it."""
 
@@ -174,6 +177,7 @@ class ModelConfig:
             raise MirrorError("model.path is empty: give a hub name or a folder.")
         _limit("model.max_tokens", self.max_tokens)
         _check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
+        _check(0 < self.temperature <= 100, "model.temperature", self.temperature, "above 0 and at most 100")
         _rate("model.drophead", self.drophead)
 
 

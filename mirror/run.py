@@ -206,6 +206,12 @@ def _print_results(
         tuned = f"tuned {config.model.pooling.value}"
         title = "Spearman × 100, before and after (protocol: all)"
         log.info("\n%s", score_table({**before, tuned: after}, title))
+        worse = [name for name, score in after.items() if any(score.value < raw[name].value for raw in before.values())]
+        if worse:
+            log.warning(
+                "Lower than the untouched model on %s: another optim.lr, loss.temperature or model.pooling may suit it.",
+                ", ".join(worse),
+            )
         if any(len(score.protocols) > 1 for score in after.values()):
             log.info("\n%s", protocol_table(after, f"{tuned} by protocol"))
     log.info("time: %s", time_line(seconds))

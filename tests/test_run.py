@@ -238,6 +238,17 @@ def test_flat_loss(tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "optim.lr=1e-08" in caplog.text
 
 
+def test_tuning_that_harms_is_told(
+    tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    go(tiny_bert, tmp_path / "run", "eval=stsb", f"eval.data_dir='{eval_dir}'", "optim.lr=0.03")
+    scores = metrics(tmp_path / "run")["scores"]
+    raw = {name: max(scores[row][name]["all"] for row in ("raw cls", "raw mean")) for name in scores["tuned"]}
+    worse = [name for name, score in scores["tuned"].items() if score["all"] < raw[name]]
+    assert worse
+    assert f"Lower than the untouched model on {', '.join(worse)}:" in caplog.text
+
+
 def test_without_test_sets_the_run_goes_on(
     tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

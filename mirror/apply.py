@@ -14,6 +14,7 @@ from mirror.evaluation import Score, load_sets
 from mirror.evaluation import evaluate as score_sets
 from mirror.record import RunRecord
 from mirror.summary import protocol_table
+from mirror.texts import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +48,12 @@ def encode(config: EncodeConfig) -> None:
     Raises:
         MirrorError: the input cannot be read, or the output exists or cannot be written.
     """
-    source, target = Path(config.input), Path(config.output)
+    target = Path(config.output)
     if target.exists():
         raise MirrorError(f"output={target} exists already: nothing is overwritten, choose another name.")
     if not target.parent.is_dir():
         raise MirrorError(f"output={target}: the folder {target.parent} does not exist, make it first.")
-    try:
-        # Lines end where an editor ends them: splitlines would also split at Unicode's other separators.
-        with source.open(encoding="utf-8-sig") as file:
-            lines = [line.removesuffix("\n") for line in file]
-    except OSError as error:
-        raise MirrorError(f"input={source} cannot be read ({error.strerror}): give a text file.") from error
-    except UnicodeDecodeError as error:
-        raise MirrorError(f"input={source} is not UTF-8 (byte {error.start}): convert it.") from error
-    if not lines:
-        raise MirrorError(f"input={source} is empty: give a file with one text a line.")
+    lines = read_lines(config.input, "input")
     vectors = _load(config.encoder, config).encode(lines, progress=True)
     partial = target.with_name(target.name + ".partial")
     try:

@@ -42,11 +42,12 @@ arXiv 2104.08027) from raw text alone, without labels.
 """
     if after:
         names = [*before, "tuned"]
-        card += "\n## Scores\n\nSpearman's correlation × 100, all pairs of a set ranked together.\n\n"
+        card += "\n## Scores\n\n× 100; Spearman's correlation, all pairs of a set ranked together, unless named.\n\n"
         card += f"| set | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
         for name, score in after.items():
             cells = [f"{scores[name].value:.2f}" for scores in before.values()]
-            card += f"| {name} | {' | '.join([*cells, f'{score.value:.2f}'])} |\n"
+            label = name if score.headline == "all" else f"{name} ({score.headline})"
+            card += f"| {label} | {' | '.join([*cells, f'{score.value:.2f}'])} |\n"
     card += """
 ## Use
 

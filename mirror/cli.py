@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, Strategy, TrainConfig
+from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, Strategy, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
 
@@ -74,6 +75,23 @@ def pretrain() -> None:
         pretrain(config, Path(HydraConfig.get().runtime.output_dir))
 
     _start("pretrain", run)
+
+
+def search() -> None:
+    """``scripts/search.py``: a query to the texts nearest in meaning."""
+
+    def run(config: SearchConfig) -> None:
+        from mirror.search import search
+
+        search(config)
+
+    sys.argv[1:] = [argument if _is_option(argument) else f"query={quoted(argument)}" for argument in sys.argv[1:]]
+    _start("search", run, leaves_record=False)
+
+
+def _is_option(argument: str) -> bool:
+    """Whether an argument is Hydra's, and not a question typed behind the command."""
+    return re.match(r"[+~]{0,2}[\w./@]+=|-", argument) is not None
 
 
 def _start(name: str, run: Callable[[Any], None], *, leaves_record: bool = True) -> None:

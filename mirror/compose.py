@@ -15,14 +15,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS
 
 PACKAGED_CONF = Path(__file__).parent / "conf"
 CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
 """In an installed package ``conf`` lies inside it, in a clone beside it."""
-SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "encode": EncodeConfig, "pretrain": PretrainConfig}
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "encode": EncodeConfig,
+    "pretrain": PretrainConfig,
+    "search": SearchConfig,
+}
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
 """Groups whose options stand for a number, with the setting that takes any number."""
@@ -55,6 +61,12 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
         raise MirrorError(one_sentence(error, name, overrides)) from error
     finally:
         GlobalHydra.instance().hydra = running
+
+
+def quoted(text: str) -> str:
+    """A text as a value on the command line, whatever characters it holds."""
+    escaped = re.sub(r"\\+(?=\\|'|$)", lambda found: found[0] * 2, text).replace("'", "\\'")
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def settings(config: DictConfig) -> Any:

@@ -53,6 +53,15 @@ class Sample(Enum):
     first = "first"
 
 
+class Builtin(Enum):
+    """Texts that need no file and no download."""
+
+    words = "words"
+    """The most frequent words of ``data.language``, from wordfreq."""
+    pydocs = "pydocs"
+    """Sentences of the documentation of Python and of the installed scientific packages."""
+
+
 class LossForm(Enum):
     """InfoNCE with the positive in the denominator (NT-Xent) or without it (decoupled)."""
 
@@ -215,8 +224,9 @@ class DataConfig:
     """The raw texts."""
 
     path: str | None = None
-    """A file (txt, csv, tsv, jsonl, json, parquet; also .gz) or a hub data set; null is the most frequent
-    words of ``language``."""
+    """A file (txt, csv, tsv, jsonl, json, parquet; also .gz and .zst) or a hub data set; null is ``builtin``."""
+    builtin: Builtin = Builtin.words
+    """The texts where no path is given."""
     name: str | None = None
     """Configuration of the hub data set."""
     split: str = "train"
@@ -338,6 +348,8 @@ class EvalConfig:
 
     sets: list[str] = field(default_factory=list)
     """Names from ``mirror.evaluation.SETS``."""
+    with_data_dir: list[str] = field(default_factory=list)
+    """Further sets, measured where ``data_dir`` is given."""
     data_dir: str | None = None
     """Folder with ``sts/`` and ``word/``; null is the hub."""
     raw: list[Pooling] = field(default_factory=lambda: [Pooling.cls, Pooling.mean])
@@ -518,6 +530,25 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class SearchConfig:
+    """The texts nearest in meaning to a query: ``scripts/search.py``."""
+
+    query: str = "???"
+    input: str | None = None
+    """Text file, one text a line; null searches the documentation of Python and the installed scientific packages."""
+    encoder: str | None = None
+    """Saved encoder, hub name or local folder; null is the newest sentence encoder under ``outputs``."""
+    outputs: str = "outputs"
+    top: int = 5
+    """Answers to show."""
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise MirrorError("query is empty: write what you look for behind the command.")
+        _check(self.top >= 1, "top", self.top, "at least 1")
 
 
 @dataclass

@@ -17,8 +17,11 @@ from typing import Any, Self
 from mirror.version import __version__
 
 METRICS = "metrics.json"
-PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core")
-"""Whose versions decide whether a run can be repeated."""
+PACKAGES = (
+    "torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "scipy", "pandas",
+    "wordfreq",
+)  # fmt: skip
+"""Whose versions decide whether a run can be repeated; the documentation of some is a training text."""
 
 
 class RunRecord:

@@ -10,13 +10,16 @@ import pytorch_lightning as pl
 from mirror.augment import DropHead, set_dropout
 from mirror.batches import MirrorData
 from mirror.card import model_card
-from mirror.compose import compose
-from mirror.config import Select, TrainConfig, plain
+from mirror.compose import compose, quoted
+from mirror.config import Pooling, Select, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
-from mirror.evaluation import PairSet, Score, evaluate, load_sets, score_vectors, texts_of
+from mirror.evaluation import Score, TestSet, load_sets, score_vectors, texts_of
+from mirror.evaluation.cosines import EDGES, histograms
+from mirror.evaluation.score import Vectors
 from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
+from mirror.picture import PICTURE, Histograms, draw_cosines
 from mirror.record import RunRecord
 from mirror.selfcheck import check_views
 from mirror.summary import protocol_table, score_table, time_line
@@ -71,9 +74,12 @@ def train(
             sets, validation = _sets(config, needed=chief)
 
         before: dict[str, dict[str, Score]] = {}
+        cosines: dict[str, Histograms] = {}
         if chief and sets:
             with record.phase("evaluate"):
-                before = _raw_scores(encoder, sets, config)
+                for pooling, vectors in _raw_vectors(encoder, sets, config).items():
+                    before[f"raw {pooling.value}"] = score_vectors(vectors, sets)
+                    cosines[f"raw {pooling.value}"] = histograms(vectors, sets)
             record["scores"] = {name: _plain_scores(scores) for name, scores in before.items()}
 
         if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
@@ -95,10 +101,16 @@ def train(
         if sets:
             with record.phase("evaluate"):
                 log.info("measuring the tuned encoder …")
-                after = evaluate(lambda texts: encoder.encode(texts, progress=config.trainer.progress), sets)
+                texts_to_encode = texts_of(sets)
+                tuned = encoder.encode(texts_to_encode, progress=config.trainer.progress)
+                tuned_vectors = dict(zip(texts_to_encode, tuned, strict=True))
+                after = score_vectors(tuned_vectors, sets)
+                cosines["tuned"] = histograms(tuned_vectors, sets)
             record.content["scores"]["tuned"] = _plain_scores(after)
+            record["cosines"] = {"edges": EDGES.round(4).tolist(), **cosines}
 
         with record.phase("save"):
+            _draw(cosines, config, folder)
             encoder.cpu()
             encoder.save(folder / "encoder", model_card(config, table, before, after, steps))
 
@@ -124,8 +136,7 @@ def mirror_tune(
     Raises:
         MirrorError: a setting, the model or the texts are wrong.
     """
-    quoted = model.replace("\\", "\\\\").replace("'", "\\'")
-    config = compose("train", ["eval=none", "data.size=null", *overrides, f"model.path='{quoted}'"])
+    config = compose("train", ["eval=none", "data.size=null", *overrides, f"model.path={quoted(model)}"])
     if output is not None:
         folder = Path(output)
         if folder.exists():
@@ -164,7 +175,7 @@ def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
     encoder.packing = config.batch.pack
 
 
-def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[PairSet], PairSet | None]:
+def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet | None]:
     """The test sets and the validation set. Without a folder or a hub the run goes on unmeasured, and says so."""
     validation = None
     if config.select is Select.best:
@@ -172,24 +183,32 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[PairSet], PairSet 
     if not needed:
         return [], validation
     try:
-        return load_sets(config.eval.sets, config.eval.data_dir), validation
+        further = config.eval.with_data_dir if config.eval.data_dir else []
+        return load_sets([*config.eval.sets, *further], config.eval.data_dir), validation
     except UnavailableError as error:
         log.warning("NOT MEASURED before and after: %s", error)
         return [], validation
 
 
-def _raw_scores(encoder: MirrorEncoder, sets: list[PairSet], config: TrainConfig) -> dict[str, dict[str, Score]]:
-    """The untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
+def _raw_vectors(encoder: MirrorEncoder, sets: list[TestSet], config: TrainConfig) -> dict[Pooling, dict[str, Vectors]]:
+    """Vectors of the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
     poolings = list(dict.fromkeys(config.eval.raw))
     if not poolings:
         return {}
     log.info("measuring the model as it is …")
     texts = texts_of(sets)
     vectors = encoder.encode_by(texts, poolings, progress=config.trainer.progress)
-    return {
-        f"raw {pooling.value}": score_vectors(dict(zip(texts, vectors[pooling], strict=True)), sets)
-        for pooling in poolings
-    }
+    return {pooling: dict(zip(texts, vectors[pooling], strict=True)) for pooling in poolings}
+
+
+def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> None:
+    """The picture of before and after; before is the model pooled as the encoder is, if that was measured."""
+    raw = [name for name in cosines if name != "tuned"]
+    if not raw or "tuned" not in cosines:
+        return
+    same = f"raw {config.model.pooling.value}"
+    before = same if same in raw else raw[-1]
+    draw_cosines((before, cosines[before]), ("tuned", cosines["tuned"]), folder / PICTURE)
 
 
 def _plain_scores(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
@@ -204,12 +223,12 @@ def _print_results(
 ) -> None:
     if after:
         tuned = f"tuned {config.model.pooling.value}"
-        title = "Spearman × 100, before and after (protocol: all)"
+        title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
         log.info("\n%s", score_table({**before, tuned: after}, title))
         worse = [name for name, score in after.items() if any(score.value < raw[name].value for raw in before.values())]
         if worse:
             log.warning(
-                "Lower than the untouched model on %s: another optim.lr, loss.temperature or model.pooling may suit it.",
+                "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
                 ", ".join(worse),
             )
         if any(len(score.protocols) > 1 for score in after.values()):

@@ -9,12 +9,15 @@ from rich.table import Table
 
 from mirror.evaluation import Score, sts_average
 
-PROTOCOL_NAMES = {"all": "all", "mean": "mean of parts", "wmean": "weighted mean"}
+PROTOCOL_NAMES = {
+    "all": "all", "mean": "mean of parts", "wmean": "weighted mean",
+    "mrr": "MRR", "recall@1": "recall@1", "recall@10": "recall@10",
+}  # fmt: skip
 
 
 def score_table(columns: Mapping[str, Mapping[str, Score]], title: str) -> str:
-    """Sets as rows, encoders as columns, the last one's gain over the best other; protocol ``all``."""
-    table = _table(title)
+    """Sets as rows, encoders as columns, the last one's gain over the best other; the headline protocol."""
+    table = new_table(title)
     table.add_column("set")
     table.add_column("pairs", justify="right")
     for name in columns:
@@ -23,7 +26,8 @@ def score_table(columns: Mapping[str, Mapping[str, Score]], title: str) -> str:
         table.add_column("gain", justify="right")
     first = next(iter(columns.values()))
     rows = {
-        name: (str(score.pairs), [scores[name].value for scores in columns.values()]) for name, score in first.items()
+        _label(name, score): (str(score.pairs), [scores[name].value for scores in columns.values()])
+        for name, score in first.items()
     }
     averages = [sts_average(dict(scores)) for scores in columns.values()]
     if all(average is not None for average in averages):
@@ -36,15 +40,20 @@ def score_table(columns: Mapping[str, Mapping[str, Score]], title: str) -> str:
     return _text(table)
 
 
+def _label(name: str, score: Score) -> str:
+    return name if score.headline == "all" else f"{name} ({PROTOCOL_NAMES[score.headline]})"
+
+
 def protocol_table(scores: Mapping[str, Score], title: str) -> str:
     """Sets as rows, protocols as columns."""
-    table = _table(title)
+    table = new_table(title)
     table.add_column("set")
     table.add_column("pairs", justify="right")
-    for label in PROTOCOL_NAMES.values():
-        table.add_column(label, justify="right")
+    used = [key for key in PROTOCOL_NAMES if any(key in score.protocols for score in scores.values())]
+    for key in used:
+        table.add_column(PROTOCOL_NAMES[key], justify="right")
     for name, score in scores.items():
-        cells = [f"{score.protocols[key]:.2f}" if key in score.protocols else "–" for key in PROTOCOL_NAMES]
+        cells = [f"{score.protocols[key]:.2f}" if key in score.protocols else "–" for key in used]
         table.add_row(name, str(score.pairs), *cells)
     average = sts_average(dict(scores))
     if average is not None:
@@ -57,7 +66,8 @@ def time_line(seconds: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
+    """An empty table as all of ours look."""
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mirror import hub
-from mirror.config import DataConfig, Sample
+from mirror import hub, pydocs
+from mirror.config import Builtin, DataConfig, Sample
 from mirror.errors import MirrorError
 
 CHUNK = 1024
@@ -20,6 +20,25 @@ READERS = {
     ".jsonl": "json", ".json": "json", ".parquet": "parquet",
 }  # fmt: skip
 """Which builder of ``datasets`` reads a file; any other suffix is plain text."""
+
+
+def read_lines(path: str, setting: str) -> list[str]:
+    """The lines of a text file as they are, empty ones included.
+
+    Raises:
+        MirrorError: the file cannot be read, is not UTF-8, or is empty.
+    """
+    try:
+        # Lines end where an editor ends them: splitlines would also split at Unicode's other separators.
+        with Path(path).expanduser().open(encoding="utf-8-sig") as file:
+            lines = [line.removesuffix("\n") for line in file]
+    except OSError as error:
+        raise MirrorError(f"{setting}={path} cannot be read ({error.strerror}): give a text file.") from error
+    except UnicodeDecodeError as error:
+        raise MirrorError(f"{setting}={path} is not UTF-8 (byte {error.start}): convert it.") from error
+    if not lines:
+        raise MirrorError(f"{setting}={path} is empty: give a file with one text a line.")
+    return lines
 
 
 def _open_zst(path: Path, mode: str) -> Any:
@@ -79,7 +98,9 @@ def read_texts(config: DataConfig, seed: int) -> TextTable:
     Raises:
         MirrorError: the source cannot be read, or fewer than two texts are left.
     """
-    if config.path is None:
+    if config.path is None and config.builtin is Builtin.pydocs:
+        source, rows = "documentation of Python and the installed packages", in_memory(pydocs.sentences())
+    elif config.path is None:
         source, rows = f"{config.language} words by frequency (wordfreq)", _frequent_words(config)
     elif hub.looks_local(config.path) or Path(config.path).suffix.lower() in READERS:
         source, rows = Path(config.path).name, _rows_of(_read_file(config), config)

@@ -1,4 +1,4 @@
-"""Masked language modelling from raw text: python scripts/pretrain.py data.path=corpus.txt size=mini"""
+"""See README.md; every option: python scripts/pretrain.py --help."""
 
 from mirror.cli import pretrain
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from scipy.stats import spearmanr
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
-from mirror.evaluation import SETS, PairSet, evaluate, load_sets, sts_average
+from mirror.evaluation import SETS, evaluate, load_sets, sts_average
+from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.words import LANGUAGES
 
 Vectors = NDArray[np.float32]
@@ -141,9 +143,16 @@ def sts_file(folder: Path, content: str | bytes, name: str = "sts12") -> str:
     return str(folder)
 
 
+def pair_sets(names: Sequence[str], data_dir: str) -> list[PairSet]:
+    """Sets that are known to be pairs with gold scores."""
+    sets = load_sets(names, data_dir)
+    assert all(isinstance(pairs, PairSet) for pairs in sets)
+    return cast(list[PairSet], sets)
+
+
 def test_reads_a_set(tmp_path: Path) -> None:
     quoted = 'MSRvid\t2\t "Quoted" \tIt\'s "so\n'
-    (pairs,) = load_sets(["sts12"], sts_file(tmp_path, HEADER + ROWS + quoted))
+    (pairs,) = pair_sets(["sts12"], sts_file(tmp_path, HEADER + ROWS + quoted))
     assert pairs.left == ["A man plays.", "A dog.", '"Quoted"']
     assert pairs.right == ["A man is playing.", "Stocks fell.", "It's \"so"]
     assert pairs.gold.tolist() == [4.4, 0.5, 2.0]
@@ -151,7 +160,7 @@ def test_reads_a_set(tmp_path: Path) -> None:
 
 
 def test_stsb_is_one_part(tmp_path: Path) -> None:
-    (pairs,) = load_sets(["stsb-dev"], sts_file(tmp_path, HEADER + ROWS + "MSRvid\t2\ta\tb\n", "stsb-dev"))
+    (pairs,) = pair_sets(["stsb-dev"], sts_file(tmp_path, HEADER + ROWS + "MSRvid\t2\ta\tb\n", "stsb-dev"))
     assert set(pairs.subsets) == {"stsb-dev"}
 
 
@@ -214,11 +223,11 @@ def test_multisimlex_takes_one_language(tmp_path: Path) -> None:
     header, rows = "language\tpair_id\tpos\tword1\tword2\tscore\n", ["ENG\t1\tnoun\tcar\tbike\t2.5\n"]
     rows += ["ENG\t2\tverb\tgo\trun\t4.0\n", "POL\t1\tnoun\tauto\trower\t1.0\n", "POL\t2\tnoun\tdom\tchata\t5\n"]
     (tmp_path / "word" / "multisimlex.tsv").write_text(header + "".join(rows), encoding="utf-8")
-    english, polish = load_sets(["multisimlex-eng", "multisimlex-pol"], str(tmp_path))
+    english, polish = pair_sets(["multisimlex-eng", "multisimlex-pol"], str(tmp_path))
     assert (english.left, english.right, english.subsets) == (["car", "go"], ["bike", "run"], ["noun", "verb"])
     assert polish.left == ["auto", "dom"]
     with pytest.raises(MirrorError, match="multisimlex-fra has 0 pairs"):
-        load_sets(["multisimlex-fra"], str(tmp_path))
+        pair_sets(["multisimlex-fra"], str(tmp_path))
 
 
 # --- the real sets
@@ -231,7 +240,7 @@ COUNTS = {
 
 
 def test_every_set_is_whole(data_dir: Path) -> None:
-    sets = {pairs.name: pairs for pairs in load_sets(SETS, str(data_dir))}
+    sets = {pairs.name: pairs for pairs in pair_sets([name for name in SETS if name != "pydocs"], str(data_dir))}
     assert {name: len(pairs) for name, pairs in sets.items()} == COUNTS
     parts = {name: len(set(pairs.subsets)) for name, pairs in sets.items()}
     assert [parts[name] for name in ("sts12", "sts13", "sts14", "sts15", "sts16")] == [5, 3, 6, 5, 5]

@@ -1,6 +1,6 @@
 """Pairs of texts with a gold score: what STS and word similarity have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,33 +8,19 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from mirror.errors import MirrorError
+from mirror.evaluation.score import Encode, Score, Vectors, random_pairs, unit
 
-Vectors = NDArray[np.float32]
-Encode = Callable[[Sequence[str]], Vectors]
-"""Texts to vectors, (N, D)."""
-
-
-@dataclass
-class Score:
-    """Spearman's correlation of cosine similarity with the gold scores, times 100, by each protocol.
-
-    ``all`` ranks the pairs of every subset together, as the field reports it; ``mean`` averages the subsets'
-    correlations; ``wmean`` weighs them by their pairs.
-    """
-
-    name: str
-    pairs: int
-    protocols: dict[str, float]
-
-    @property
-    def value(self) -> float:
-        """The figure the field quotes: protocol ``all``."""
-        return self.protocols["all"]
+TRUE_SHARE = 0.2
+"""Of the pairs, those with the highest gold scores, that count as belonging together."""
 
 
 @dataclass
 class PairSet:
-    """One test set."""
+    """Pairs of texts, scored by Spearman's correlation of cosine similarity with the gold scores.
+
+    Protocol ``all`` ranks the pairs of every subset together, as the field reports it; ``mean`` averages the subsets'
+    correlations; ``wmean`` weighs them by their pairs.
+    """
 
     name: str
     left: list[str]
@@ -63,12 +49,17 @@ class PairSet:
         Raises:
             MirrorError: a vector is zero or not finite.
         """
-        a, b = (np.stack([vectors[text] for text in side]).astype(np.float64) for side in (self.left, self.right))
-        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        if not np.isfinite(lengths).all() or (lengths == 0).any():
-            raise MirrorError(f"The encoder gives vectors that are zero or not finite on {self.name}.")
-        cosines: NDArray[np.float64] = (a * b).sum(axis=1) / lengths
+        cosines: NDArray[np.float64] = (self._side(self.left, vectors) * self._side(self.right, vectors)).sum(axis=1)
         return cosines
+
+    def contrast(self, vectors: Mapping[str, Vectors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Cosine similarities of the pairs with the highest gold scores, and of random pairs."""
+        true = self.gold >= np.quantile(self.gold, 1 - TRUE_SHARE)
+        random = random_pairs(self._side(self.left, vectors), self._side(self.right, vectors))
+        return self.cosines(vectors)[true], random
+
+    def _side(self, texts: list[str], vectors: Mapping[str, Vectors]) -> NDArray[np.float64]:
+        return unit(texts, vectors, self.name)
 
     def score(self, encode: Encode) -> Score:
         """Encode the set's texts and score them."""

@@ -1,0 +1,68 @@
+"""Retrieval: for each query, the one document that answers it, among all documents. It needs no labels and no download:
+a function's summary line must find its description in the documentation of the installed packages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirror import pydocs
+from mirror.errors import MirrorError
+from mirror.evaluation.score import Encode, Score, Vectors, random_pairs, unit
+
+NAMES = ("pydocs",)
+
+
+@dataclass
+class RetrievalSet:
+    """Queries, and the document that answers each."""
+
+    name: str
+    queries: list[str]
+    documents: list[str]
+
+    def __post_init__(self) -> None:
+        """Refuse a set on which nothing can be found."""
+        if len(self.queries) != len(self.documents) or len(self.queries) < 2:
+            raise MirrorError(f"The set {self.name} needs at least two queries with a document each.")
+        if len(set(self.documents)) < len(self.documents):
+            raise MirrorError(f"The set {self.name} has a document twice: a query would have two right answers.")
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def texts(self) -> list[str]:
+        """Every text, each once."""
+        return list(dict.fromkeys([*self.queries, *self.documents]))
+
+    def score(self, encode: Encode) -> Score:
+        """Encode the set's texts and score them."""
+        texts = self.texts()
+        return self.score_vectors(dict(zip(texts, encode(texts), strict=True)))
+
+    def score_vectors(self, vectors: Mapping[str, Vectors]) -> Score:
+        """Mean reciprocal rank, which says most about one right answer, and recall at 1 and 10.
+
+        Of equally similar documents the right one counts as the last, so that equal vectors find nothing.
+        """
+        queries, documents = self._sides(vectors)
+        similarity = queries @ documents.T  # (N, N)
+        right = np.diagonal(similarity)[:, None]
+        rank = (similarity >= right).sum(axis=1)  # (N,), 1 is first
+        protocols = {"mrr": (1 / rank).mean(), "recall@1": (rank <= 1).mean(), "recall@10": (rank <= 10).mean()}
+        return Score(self.name, len(self), {name: 100 * float(value) for name, value in protocols.items()}, "mrr")
+
+    def contrast(self, vectors: Mapping[str, Vectors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Cosine similarities of the queries with their documents, and with random ones."""
+        queries, documents = self._sides(vectors)
+        return (queries * documents).sum(axis=1), random_pairs(queries, documents)
+
+    def _sides(self, vectors: Mapping[str, Vectors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return unit(self.queries, vectors, self.name), unit(self.documents, vectors, self.name)
+
+
+def load(name: str) -> RetrievalSet:
+    """The set of that name in ``NAMES``; training on ``data=pydocs`` never sees its texts."""
+    chosen = pydocs.held_out()
+    return RetrievalSet(name, [function.summary for function in chosen], [function.description for function in chosen])

@@ -1,0 +1,111 @@
+"""The texts nearest in meaning to a query, by the tuned encoder and by the model it was made from."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mirror import pydocs
+from mirror.backbone import quiet
+from mirror.config import SearchConfig
+from mirror.encoder import MirrorEncoder
+from mirror.errors import MirrorError
+from mirror.record import METRICS
+from mirror.summary import new_table
+from mirror.texts import clean, read_lines
+
+log = logging.getLogger(__name__)
+
+Hit = tuple[int, float]
+"""The place of a text, and its cosine similarity."""
+
+
+def search(config: SearchConfig) -> None:
+    """Print the nearest texts, the raw model's beside the tuned encoder's.
+
+    Raises:
+        MirrorError: there is no encoder or no text to search.
+    """
+    folder = newest_encoder(Path(config.outputs)) if config.encoder is None else Path(config.encoder)
+    if config.input is None:
+        found = pydocs.functions()
+        texts, shown = [f.summary for f in found], [f"[bold]{f.name}[/]\n{escape(f.summary)}" for f in found]
+    else:
+        texts = list(dict.fromkeys(text for line in read_lines(config.input, "input") if (text := clean(line))))
+        if not texts:
+            raise MirrorError(f"input={config.input} holds nothing but empty lines: give a file with one text a line.")
+        shown = [escape(text) for text in texts]
+    tuned = MirrorEncoder.load(config.encoder or folder, setting="encoder")
+    columns = {"tuned": tuned}
+    raw = raw_model(folder, tuned)
+    if raw is not None:
+        columns = {f"raw {raw.pooling.value}": raw, **columns}
+
+    out: Table = new_table(f"{config.query}  (among {len(texts):,} texts)")
+    out.add_column("", justify="right")
+    hits = []
+    for name, encoder in columns.items():
+        out.add_column(name, ratio=1)
+        encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+        hits.append(nearest(encoder, config.query, texts, config.top))
+    for place in range(min(config.top, len(texts))):
+        out.add_row(str(place + 1), *(f"{shown[column[place][0]]} [dim]{column[place][1]:.2f}[/]" for column in hits))
+    Console().print(out)
+
+
+def nearest(encoder: MirrorEncoder, query: str, texts: Sequence[str], top: int) -> list[Hit]:
+    """The ``top`` texts by cosine similarity with the query, the nearest first: exact, over all of them."""
+    vectors = F.normalize(torch.from_numpy(encoder.encode(texts, progress=True)), dim=-1)  # (N, D)
+    wanted = F.normalize(torch.from_numpy(encoder.encode(query)), dim=-1)  # (D,)
+    best = (vectors @ wanted).topk(min(top, len(texts)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def newest_encoder(outputs: Path) -> Path:
+    """The encoder of the newest finished run on sentences.
+
+    Raises:
+        MirrorError: there is none.
+    """
+    found = [path for path in outputs.glob("**/metrics.json") if _is_sentence_run(path)]
+    if not found:
+        raise MirrorError(
+            f"There is no finished sentence encoder under outputs={outputs}: run scripts/train.py experiment=demo "
+            "first, or give encoder=…"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parent / "encoder"
+
+
+def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
+    """The model that an encoder was made from, pooled as the encoder is; None where its run is not known any more."""
+    settings = _read(folder.parent / METRICS).get("config", {})
+    path = settings.get("model", {}).get("path")
+    if path is None:
+        return None
+    try:
+        with quiet():
+            return MirrorEncoder.load(path, tuned.pooling, setting="model.path")
+    except MirrorError as error:
+        log.warning("The untouched model is not shown: %s", error)
+        return None
+
+
+def _is_sentence_run(metrics: Path) -> bool:
+    content = _read(metrics)
+    sentence = content.get("config", {}).get("task") == "sentence"
+    return sentence and content.get("status") == "finished" and (metrics.parent / "encoder").is_dir()
+
+
+def _read(metrics: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(metrics.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,32 @@
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirror.evaluation.cosines import EDGES
+from mirror.picture import draw_cosines
+
+BINS = len(EDGES) - 1
+
+
+def counts(at: int) -> dict[str, dict[str, list[int]]]:
+    true, random = [0] * BINS, [0] * BINS
+    true[at], random[60] = 10, 20
+    return {"stsb-test": {"true": true, "random": random}, "pydocs": {"true": true, "random": random}}
+
+
+def test_picture_is_drawn(tmp_path: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    draw_cosines(("raw mean", counts(90)), ("tuned", counts(95)), tmp_path / "cosines.png")
+    pixels = image.imread(tmp_path / "cosines.png")
+    assert pixels.shape[0] > 600
+    assert pixels[..., :3].std() > 0.05  # not an empty page
+
+
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with caplog.at_level(logging.INFO):
+        draw_cosines(("raw", counts(90)), ("tuned", counts(95)), tmp_path / "cosines.png")
+    assert "pip install 'mirror-encoders[plots]'" in caplog.text
+    assert not (tmp_path / "cosines.png").exists()

@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mirror import MirrorEncoder, MirrorError
+from mirror.compose import compose, quoted
+from mirror.search import nearest, newest_encoder, raw_model, search
+from tests.conftest import SENTENCES
+
+HARD = [
+    "how do I sort a dictionary by value", "it's", "a, b", "{x}", "${oc.env:HOME} $HOME", "back\\slash", "end\\",
+    "quote\\'x", "[1,2]", "a=b c", "\\\\'", "é 水 ~ | `", '"quoted"', "null", "true", "3", " padded ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_a_question_survives_the_command_line(text: str) -> None:
+    assert compose("search", [f"query={quoted(text)}"]).query == text
+
+
+def finished_run(folder: Path, model: Path, task: str = "sentence", status: str = "finished") -> Path:
+    MirrorEncoder.load(model, "mean").save(folder / "encoder")
+    content = {"status": status, "config": {"task": task, "model": {"path": str(model)}}}
+    (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder / "encoder"
+
+
+def test_nearest_is_exact(tiny_bert: Path) -> None:
+    encoder = MirrorEncoder.load(tiny_bert, "mean")
+    cosines = encoder.similarity(SENTENCES[7], SENTENCES)[0]
+    found = nearest(encoder, SENTENCES[7], SENTENCES, 5)
+    assert [place for place, _ in found] == np.argsort(-cosines)[:5].tolist()
+    assert found[0][1] == pytest.approx(1, abs=1e-5)
+    assert len(nearest(encoder, "a", SENTENCES[:3], 5)) == 3
+
+
+def test_newest_encoder_is_of_a_finished_sentence_run(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(MirrorError, match=r"no finished sentence encoder .* experiment=demo"):
+        newest_encoder(tmp_path)
+    older = finished_run(tmp_path / "train" / "1", tiny_bert)
+    finished_run(tmp_path / "train" / "2", tiny_bert, task="word")
+    finished_run(tmp_path / "train" / "3", tiny_bert, status="failed")
+    (tmp_path / "train" / "4").mkdir()
+    (tmp_path / "train" / "4" / "metrics.json").write_text("{", encoding="utf-8")
+    assert newest_encoder(tmp_path) == older
+
+
+def test_raw_model_is_pooled_as_the_encoder(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", tiny_bert)
+    raw = raw_model(folder, MirrorEncoder.load(folder))
+    assert raw is not None
+    assert (raw.name, raw.pooling.value) == (str(tiny_bert), "mean")
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert raw_model(folder, MirrorEncoder.load(folder)) is None
+
+
+def test_search_in_a_file(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished_run(tmp_path / "outputs" / "run", tiny_bert)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("\n".join(["", "", "[red] herring", *SENTENCES[:30], SENTENCES[0]]), encoding="utf-8")
+    search(
+        compose("search", [f"query={quoted(SENTENCES[4])}", f"input={notes}", f"outputs={tmp_path}/outputs", "top=2"])
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "among 31 texts" in printed
+    assert "raw mean" in printed
+    assert "tuned" in printed
+    assert printed.count("1.00") == 2
+    search(compose("search", ["query=herring", f"input={notes}", f"encoder={folder}", "top=31"]))
+    assert "[red] herring" in capsys.readouterr().out  # no markup
+
+
+def test_search_in_the_documentation(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished_run(tmp_path / "run", tiny_bert)
+    query = "Return a new list containing all items from the iterable in ascending order."
+    search(compose("search", [f"query={quoted(query)}", f"encoder={folder}", "top=1"]))
+    assert capsys.readouterr().out.count("sorted") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read"),
+        (b"", "is empty"),
+        (b"\n \n", "nothing but empty lines"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_refuses(content: bytes | None, reason: str, tiny_bert: Path, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(MirrorError, match=reason):
+        search(compose("search", ["query=x", f"input={tmp_path / 'notes.txt'}", f"encoder={tiny_bert}"]))
+
+
+@pytest.mark.parametrize(("override", "reason"), [("query=''", "query is empty"), ("top=0", "top=0 is out of range")])
+def test_settings_out_of_range(override: str, reason: str) -> None:
+    with pytest.raises(MirrorError, match=reason):
+        compose("search", ["query=x", override])

@@ -222,7 +222,7 @@ def measure_memory(arguments: argparse.Namespace, name: str) -> dict[str, float]
         "--batch": arguments.batch,
         "--device": arguments.device,
         "--precision": arguments.precision,
-        "--rounds": arguments.rounds,
+        "--rounds": WARMUP,
     }
     command = [
         sys.executable,

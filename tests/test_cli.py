@@ -370,3 +370,76 @@ def test_evaluate_refuses(command: Command, encoder: Path, arguments: list[str],
 
 def test_evaluate_without_an_encoder(command: Command) -> None:
     assert_refused(command("evaluate"), "encoder is not set")
+
+
+PRETRAIN = [
+    "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
+    "batch.max_tokens=32", "held_out.texts=10", "trainer=cpu", "trainer.progress=false", "trainer.max_steps=3",
+]  # fmt: skip
+
+
+def test_pretrain_then_train(command: Command, tmp_path: Path) -> None:
+    result = command("pretrain", *PRETRAIN, "data.path=texts.txt", "hydra.run.dir=raw")
+    assert result.code == 0, result.err
+    assert "3 steps of 300 tokens" in result.err
+    result = command("train", "model.path=raw/model", *SMALL, "data.path=texts.txt", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    assert (tmp_path / "run" / "encoder").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        ([], ["data.path is not set"]),
+        (["data.path=empty.txt"], ["empty.txt is empty"]),
+        (["data.path=texts.txt", "data.pair_separator='||'"], ["mean nothing to pre-training"]),
+        (["data.path=texts.txt", "masking.share=1.5"], ["masking.share=1.5", "below 1"]),
+        (["data.path=texts.txt", "model.heads=5"], ["model.hidden=32", "model.heads=5"]),
+        (["data.path=texts.txt", "batch.max_tokens=600", "batch.tokens=1000"], ["model.positions=512"]),
+        (["resume=nowhere"], ["resume=nowhere", "no run"]),
+    ],
+)
+def test_pretrain_refuses(command: Command, tmp_path: Path, arguments: list[str], reasons: list[str]) -> None:
+    (tmp_path / "empty.txt").touch()
+    assert_refused(command("pretrain", *PRETRAIN, *arguments), *reasons)
+
+
+def test_pretrain_goes_on(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder alone says how to go on; a finished run has nothing to go on from."""
+    from mirror.pretraining.module import PretrainModule
+
+    def stop(self: PretrainModule, *arguments: object) -> None:
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainModule, "on_train_batch_end", stop)
+        assert command("pretrain", *PRETRAIN, "data.path=texts.txt", "hydra.run.dir=raw").code != 0
+    result = command("pretrain", "resume=raw")
+    assert result.code == 0, result.err
+    assert "going on from step 2" in result.err
+    assert (tmp_path / "raw" / "model").is_dir()
+    assert_refused(command("pretrain", "resume=raw"), "resume=raw has no checkpoint")
+
+
+def test_search(command: Command, encoder: Path) -> None:
+    result = command("search", "who's there, or isn't?", "input=texts.txt", f"encoder={encoder}", "top=2")
+    assert result.code == 0, result.err
+    assert "who's there, or isn't?" in result.out
+    assert "among 240 texts" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        ([], ["query is not set"]),
+        ([" "], ["query is empty"]),
+        (["a question"], ["no finished sentence encoder under outputs=outputs"]),
+        (["a question", "encoder=./nowhere"], ["encoder=./nowhere does not exist"]),
+        (["a question", "input=nowhere.txt"], ["input=nowhere.txt cannot be read"]),
+    ],
+)
+def test_search_refuses(command: Command, encoder: Path, arguments: list[str], reasons: list[str]) -> None:
+    if arguments[1:2] == ["input=nowhere.txt"]:
+        arguments = [*arguments, f"encoder={encoder}"]
+    assert_refused(command("search", *arguments), *reasons)

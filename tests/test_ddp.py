@@ -1,11 +1,12 @@
 """Two processes with half of the texts each learn what one process with all of them learns."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -121,3 +122,49 @@ def test_two_processes_from_the_command_line(tiny_bert: Path, tmp_path: Path) ->
     assert two["views"]["examples"] == one["views"]["examples"]
     vectors = [MirrorEncoder.load(tmp_path / name / "encoder").encode(SENTENCES[:8]) for name in ("one", "two")]
     torch.testing.assert_close(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), atol=1e-3, rtol=1e-3)
+
+
+def go(script: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a command leaves, run in a folder that has a file of texts."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr
+    (metrics,) = folder.glob(f"{arguments[-1].removeprefix('hydra.run.dir=')}/metrics.json")
+    content: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.mark.slow
+def test_best_weights_under_ddp(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    common = [f"model.path={tiny_bert}", "data.path=texts.txt", "batch.size=16", "trainer.accelerator=cpu"]
+    common += ["trainer=ddp", "trainer.devices=2", "trainer.progress=false", f"eval.data_dir={eval_dir}"]
+    content = go("train.py", tmp_path, *common, "select=best", "eval.every=3", "optim.lr=1e-3", "hydra.run.dir=run")
+    assert content["status"] == "finished"
+    with (tmp_path / "run" / "curve" / "metrics.csv").open(encoding="utf-8") as file:
+        watched = [float(row["val/stsb-dev"]) for row in csv.DictReader(file) if row["val/stsb-dev"]]
+    assert len(watched) == 5
+    # To one point, as the vectors are measured in batches of another shape.
+    assert content["scores"]["tuned"]["stsb-dev"]["all"] == pytest.approx(max(watched), abs=1)
+
+
+@pytest.mark.slow
+def test_pretraining_in_two_processes(tmp_path: Path) -> None:
+    """Two devices with half of each batch learn what one learns."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    common = [
+        "data.path=texts.txt", "model.hidden=32", "model.intermediate=64", "model.layers=2", "model.heads=2",
+        "tokenizer.vocab_size=150", "batch.tokens=300", "batch.max_tokens=32", "held_out.texts=20",
+        "held_out.every=10", "trainer.accelerator=cpu", "trainer.max_steps=10", "trainer.progress=false",
+    ]  # fmt: skip
+    one = go("pretrain.py", tmp_path, *common, "hydra.run.dir=one")
+    two = go("pretrain.py", tmp_path, *common, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
+    assert two["perplexity"]["10"] == pytest.approx(one["perplexity"]["10"], rel=1e-4)
+    vectors = [MirrorEncoder.load(tmp_path / name / "model", "mean").encode(SENTENCES[:8]) for name in ("one", "two")]
+    torch.testing.assert_close(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), atol=1e-4, rtol=1e-3)

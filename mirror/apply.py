@@ -26,11 +26,11 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Score]:
         MirrorError: the encoder or a set cannot be loaded.
     """
     with RunRecord(folder, plain(config)) as record:
-        if not config.eval.sets:
-            raise MirrorError("eval=none measures nothing: choose eval=stsb, eval=sts or eval=words.")
+        if not config.eval.measured:
+            raise MirrorError("eval=none measures nothing: choose eval=stsb, eval=sts, eval=words or eval=demo.")
         with record.phase("load"):
             encoder = _load(config.encoder, config)
-            sets = load_sets(config.eval.sets, config.eval.data_dir)
+            sets = load_sets(config.eval.measured, config.eval.data_dir)
         with record.phase("evaluate"):
             scores = score_sets(lambda texts: encoder.encode(texts, progress=True), sets)
         pooling = encoder.pooling.value
@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Score]:
         record["scores"] = {
             f"{pooling}": {name: {**score.protocols, "pairs": score.pairs} for name, score in scores.items()}
         }
-        log.info("\n%s", protocol_table(scores, f"{config.encoder}, {pooling} pooling: Spearman × 100"))
+        log.info("\n%s", protocol_table(scores, f"{config.encoder}, {pooling} pooling, × 100 (Spearman, unless named)"))
         return scores
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from mirror import pydocs
 from mirror.config import AugConfig, TrainConfig
 from mirror.evaluation import Score
 from mirror.texts import TextTable
@@ -48,6 +49,8 @@ arXiv 2104.08027) from raw text alone, without labels.
             cells = [f"{scores[name].value:.2f}" for scores in before.values()]
             label = name if score.headline == "all" else f"{name} ({score.headline})"
             card += f"| {label} | {' | '.join([*cells, f'{score.value:.2f}'])} |\n"
+        if "pydocs" in after:
+            card += f"\npydocs is the documentation of {pydocs.origin()}; another installation gives another set.\n"
     card += """
 ## Use
 

@@ -22,6 +22,12 @@ from mirror.record import METRICS, record_failure
 
 log = logging.getLogger(__name__)
 
+VALUED_FLAGS = (
+    "-c", "--cfg", "-p", "--package", "-i", "--info",
+    "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+)  # fmt: skip
+"""Flags of Hydra that take the argument behind them."""
+
 
 def train() -> None:
     """``scripts/train.py``: texts to a measured encoder."""
@@ -85,13 +91,18 @@ def search() -> None:
 
         search(config)
 
-    sys.argv[1:] = [argument if _is_option(argument) else f"query={quoted(argument)}" for argument in sys.argv[1:]]
+    sys.argv[1:] = _with_query(sys.argv[1:])
     _start("search", run, leaves_record=False)
 
 
-def _is_option(argument: str) -> bool:
-    """Whether an argument is Hydra's, and not a question typed behind the command."""
-    return re.match(r"[+~]{0,2}[\w./@]+=|-", argument) is not None
+def _with_query(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra takes them: what is neither an option nor its value is the question."""
+    options: list[str] = []
+    question: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-", argument)
+        (question if ours else options).append(argument)
+    return [*options, f"query={quoted(' '.join(question))}"] if question else options
 
 
 def _start(name: str, run: Callable[[Any], None], *, leaves_record: bool = True) -> None:

@@ -359,6 +359,11 @@ class EvalConfig:
     every: int = 10
     """Steps between two looks at the validation set."""
 
+    @property
+    def measured(self) -> list[str]:
+        """The sets to measure on."""
+        return [*self.sets, *(self.with_data_dir if self.data_dir else [])]
+
     def __post_init__(self) -> None:
         _check(self.every >= 1, "eval.every", self.every, "at least 1")
         if Pooling.mean_padded in self.raw:

@@ -5,11 +5,15 @@ It is read from the running installation, so that a first run needs neither a da
 
 import importlib
 import inspect
+import platform
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from random import Random
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import Any
 
 STANDARD = (
@@ -35,6 +39,9 @@ SCIENTIFIC = (
     "scipy.special", "scipy.stats", "torch", "torch.distributions", "torch.fft", "torch.linalg", "torch.nn",
     "torch.nn.functional", "torch.nn.init", "torch.optim", "torch.utils.data",
 )  # fmt: skip
+PACKAGES = sorted({name.partition(".")[0] for name in SCIENTIFIC})
+OWNERS = {*sys.stdlib_module_names, *PACKAGES}
+"""Whose functions are read: some packages patch their own into the standard library."""
 HELD_OUT = 1000
 """Functions whose texts are kept from training, for the retrieval measure."""
 
@@ -45,8 +52,8 @@ SECTION = re.compile(
     re.MULTILINE,
 )
 """Where the prose of a docstring ends and its tables begin."""
-HEADING = re.compile(r"[\w*, ]+ ?: |\w+:$|.*\) ?->|[\w.]+\(.*\)$|[\w.]+\(.*,$")
-"""Lines over a paragraph that are not prose: a parameter with its type, a section, a signature."""
+HEADING = re.compile(r"[\w*, ]+ ?: |\w+:$|.*\) ?->|[\w.]+\(.*\)$|[\w.]+\(.*,$|\w+=.*,$|[^(]*\)(?: ->.*)?$")
+"""Lines over a paragraph that are not prose: a parameter with its type, a section, a signature and its other lines."""
 MARKUP = re.compile(
     r":[\w:+-]+:`~?([^`<]*?)(?:\s*<[^`>]*>)?`|``([^`]*)``|`([^`<]*?)(?:\s*<[^`>]*>)?`_{0,2}|\*\*?([^*\s][^*]*)\*\*?"
 )
@@ -54,7 +61,7 @@ LEGACY = re.compile(r"\w+Tensor")
 """torch's typed tensors repeat ``torch.Tensor``."""
 POINTER = re.compile(r"(See|Alias|In-place version|Same as|Equivalent to)\b")
 """Summaries that say nothing themselves."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\"'(])")
 UNCLEAN = re.compile(r"[`\\|]|[*=_]{2}|\s\*\s|\w+ \(\w+\):|\w+ : \w+")
 """Left over from markup, formulas or tables."""
 SHORTEST, LONGEST = 25, 300
@@ -86,23 +93,46 @@ def functions() -> tuple[Function, ...]:
 
 @cache
 def held_out() -> tuple[Function, ...]:
-    """The functions that retrieval is measured on: each has a description, and no two the same."""
+    """The functions that retrieval is measured on: each has a description, no two the same, none with its summary.
+
+    A function is chosen by its name alone, so that installations that differ little are measured on nearly the same.
+    """
     described = {
-        function.description: function for function in functions() if len(function.description) >= 2 * SHORTEST
+        function.description: function
+        for function in functions()
+        if len(function.description) >= 2 * SHORTEST and _words(function.summary) not in _words(function.description)
     }
-    candidates = list(described.values())
-    return tuple(Random(0).sample(candidates, min(HELD_OUT, len(candidates))))
+    chosen = sorted(described.values(), key=lambda function: sha256(function.name.encode()).digest())
+    return tuple(chosen[:HELD_OUT])
 
 
 @cache
 def sentences() -> tuple[str, ...]:
-    """Sentences of the documentation, none of them in a text of ``held_out``; each once."""
+    """Sentences of the documentation, each once; none whose words stand in a text of ``held_out``."""
     from pydoc_data.topics import topics
 
-    kept_out = {part for f in held_out() for text in (f.summary, f.description) for part in split_sentences(text)}
+    kept_out = [_words(text) for function in held_out() for text in (function.summary, function.description)]
+    passages, openings = "\n".join(kept_out), {opening for text in kept_out for opening in _triples(text)}
+
+    def is_new(sentence: str) -> bool:
+        # The words and not the sentences: another paragraph or another quotation mark does not make a text unseen.
+        words = _words(sentence)
+        return next(_triples(words), None) not in openings or words not in passages  # the first is quick
+
     texts = [*topics.values(), *(text for _, text in _docstrings())]
     parts = (part for text in texts for paragraph in _paragraphs(text) for part in split_sentences(paragraph))
-    return tuple(dict.fromkeys(part for part in parts if part not in kept_out and _is_prose(part)))
+    return tuple(part for part in dict.fromkeys(parts) if _is_prose(part) and is_new(part))
+
+
+def origin() -> str:
+    """Python and the packages whose documentation this is, with their versions."""
+    found = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -113,19 +143,22 @@ def split_sentences(text: str) -> list[str]:
 @cache
 def _docstrings() -> tuple[tuple[str, str], ...]:
     """Names and docstrings, sorted by name; an object that has several names counts under the shortest."""
-    names: dict[str, str] = {}
-    for module_name in (*STANDARD, *SCIENTIFIC):
+    modules: dict[str, ModuleType] = {}
+    for name in (*STANDARD, *SCIENTIFIC):
         try:
-            module = importlib.import_module(module_name)
+            modules[name] = importlib.import_module(name)
         except ImportError:  # not installed, or not on this system
             continue
+    # Read only now: importing one package changes what others say, and the order must not matter.
+    names: dict[str, str] = {}
+    for module_name, module in modules.items():
         for name, text in _members(module, module_name.removeprefix("builtins")):
             if text not in names or (len(name), name) < (len(names[text]), names[text]):
                 names[text] = name
     return tuple(sorted((name, text) for text, name in names.items()))
 
 
-def _members(module: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def _members(module: ModuleType, prefix: str) -> Iterator[tuple[str, str]]:
     public = getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")]
     for name in sorted(public):
         item = getattr(module, name, None)
@@ -141,7 +174,9 @@ def _members(module: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _doc(item: Any) -> str:
-    text = getattr(item, "__doc__", None)
+    text, module = getattr(item, "__doc__", None), getattr(item, "__module__", None)
+    if isinstance(module, str) and module.partition(".")[0] not in OWNERS:
+        return ""
     return inspect.cleandoc(text) if isinstance(text, str) else ""
 
 
@@ -182,3 +217,14 @@ def _is_prose(sentence: str) -> bool:
         and letters >= 0.85 * len(sentence)
         and not UNCLEAN.search(sentence)
     )
+
+
+def _words(text: str) -> str:
+    """What is said, without case and punctuation, between spaces."""
+    return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
+
+
+def _triples(text: str) -> Iterator[tuple[str, ...]]:
+    """Every three words in a row."""
+    words = text.split()
+    return zip(words, words[1:], words[2:], strict=False)

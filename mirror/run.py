@@ -183,8 +183,7 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet 
     if not needed:
         return [], validation
     try:
-        further = config.eval.with_data_dir if config.eval.data_dir else []
-        return load_sets([*config.eval.sets, *further], config.eval.data_dir), validation
+        return load_sets(config.eval.measured, config.eval.data_dir), validation
     except UnavailableError as error:
         log.warning("NOT MEASURED before and after: %s", error)
         return [], validation

@@ -99,7 +99,7 @@ def read_texts(config: DataConfig, seed: int) -> TextTable:
         MirrorError: the source cannot be read, or fewer than two texts are left.
     """
     if config.path is None and config.builtin is Builtin.pydocs:
-        source, rows = "documentation of Python and the installed packages", in_memory(pydocs.sentences())
+        source, rows = f"documentation of {pydocs.origin()}", in_memory(pydocs.sentences())
     elif config.path is None:
         source, rows = f"{config.language} words by frequency (wordfreq)", _frequent_words(config)
     elif hub.looks_local(config.path) or Path(config.path).suffix.lower() in READERS:

@@ -94,3 +94,11 @@ def test_padded_mean_is_warned_of() -> None:
     padded = settings("model.pooling=mean_padded", "batch.pad_to_max=true")
     assert warning in model_card(padded, TABLE, {}, {}, 3)
     assert warning not in model_card(settings(), TABLE, {}, {}, 3)
+
+
+def test_retrieval_says_what_it_is_drawn_from() -> None:
+    found = {"pydocs": Score("pydocs", 1000, {"mrr": 30.0}, "mrr")}
+    card = model_card(settings(), TABLE, {"raw mean": found}, found, 3)
+    assert rows(card)["pydocs (mrr)"] == ["30.00", "30.00"]
+    assert "pydocs is the documentation of Python 3." in card
+    assert "pydocs" not in model_card(settings(), TABLE, {}, {"stsb-test": score("stsb-test", 60.0)}, 3)

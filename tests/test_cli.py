@@ -353,6 +353,35 @@ def test_evaluate(command: Command, encoder: Path, tmp_path: Path, sts: list[flo
     assert f"{content['scores']['mean']['stsb-test']['all']:.2f}" in result.err
 
 
+@pytest.mark.usefixtures("sts")
+def test_evaluate_on_the_further_sets(command: Command, encoder: Path, tmp_path: Path) -> None:
+    further = ["eval=none", "eval.with_data_dir=[stsb-dev]", "eval.data_dir=data", "hydra.run.dir=run"]
+    assert command("evaluate", f"encoder={encoder}", *further).code == 0
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert content["scores"]["mean"].keys() == {"stsb-dev"}
+
+
+def test_search_for_words_typed_without_quotes(command: Command, encoder: Path) -> None:
+    result = command("search", "a", "man,", "at", "home", "input=texts.txt", f"encoder={encoder}", "top=2")
+    assert result.code == 0
+    assert "a man, at home  (among 240 texts)" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["x", "input=nothing.txt"], "input=nothing.txt cannot be read"),
+        (["x", "encoder=no/such/encoder"], "no/such/encoder does not exist"),
+        (["x", "encoder=null"], "no finished sentence encoder under outputs=outputs"),
+        ([""], "query is empty"),
+        ([], "query is not set"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_search_refuses(command: Command, encoder: Path, arguments: list[str], reason: str) -> None:
+    assert_refused(command("search", f"encoder={encoder}", "input=texts.txt", *arguments), reason)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

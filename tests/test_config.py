@@ -121,6 +121,15 @@ def test_user_choice_beats_task_preset(order: int) -> None:
     assert config.batch.max_tokens == 25  # the rest of the preset stays
 
 
+def test_demo_takes_sts_where_a_folder_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIRROR_DATA", raising=False)
+    assert compose("train", ["experiment=demo"]).eval.measured == ["pydocs"]
+    both = ["pydocs", "stsb-dev", "stsb-test"]
+    assert compose("train", ["experiment=demo", "eval.data_dir=x"]).eval.measured == both
+    monkeypatch.setenv("MIRROR_DATA", "x")
+    assert compose("evaluate", ["encoder=x", "eval=demo"]).eval.measured == both
+
+
 def test_user_choice_beats_experiment() -> None:
     config = train_config("experiment=sentence_bert", "model=roberta", "aug.span_k=3", "eval=none")
     assert config.model.path == "FacebookAI/roberta-base"

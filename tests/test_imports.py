@@ -116,6 +116,7 @@ def light(script: str, *arguments: str, **environment: str) -> tuple[str, list[s
         ("evaluate.py", "--cfg=job", "stsb-dev"),
         ("encode.py", "--help", "input: ???"),
         ("pretrain.py", "--help", "size: base, medium, mini"),
+        ("search.py", "--cfg=job", "top: 5"),
     ],
 )
 def test_light_command_imports_nothing_heavy(script: str, argument: str, expected: str) -> None:

@@ -63,6 +63,8 @@ def test_zero_vector_is_told() -> None:
 def test_two_right_answers_are_refused() -> None:
     with pytest.raises(MirrorError, match="two right answers"):
         RetrievalSet("x", ["a", "b"], ["same", "same"])
+    with pytest.raises(MirrorError, match="two right answers"):
+        RetrievalSet("x", ["same", "same"], ["a", "b"])
 
 
 def test_pydocs_is_a_set_like_the_others() -> None:

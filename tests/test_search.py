@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mirror import MirrorEncoder, MirrorError
+from mirror.cli import _with_query
 from mirror.compose import compose, quoted
 from mirror.search import nearest, newest_encoder, raw_model, search
 from tests.conftest import SENTENCES
@@ -18,6 +19,21 @@ HARD = [
 @pytest.mark.parametrize("text", HARD)
 def test_a_question_survives_the_command_line(text: str) -> None:
     assert compose("search", [f"query={quoted(text)}"]).query == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen"),
+    [
+        (["how do I", "sort,"], ["query='how do I sort,'"]),
+        (["what is a=b?", "top=3"], ["top=3", "query='what is a=b?'"]),
+        (["--cfg", "job", "hello"], ["--cfg", "job", "query='hello'"]),
+        (["--help"], ["--help"]),
+        (["query=x", "++top=1", "hydra/help=default"], ["query=x", "++top=1", "hydra/help=default"]),
+        ([""], ["query=''"]),
+    ],
+)
+def test_what_is_no_option_is_the_question(typed: list[str], seen: list[str]) -> None:
+    assert _with_query(typed) == seen
 
 
 def finished_run(folder: Path, model: Path, task: str = "sentence", status: str = "finished") -> Path:

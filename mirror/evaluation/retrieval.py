@@ -28,6 +28,8 @@ class RetrievalSet:
             raise MirrorError(f"The set {self.name} needs at least two queries with a document each.")
         if len(set(self.documents)) < len(self.documents):
             raise MirrorError(f"The set {self.name} has a document twice: a query would have two right answers.")
+        if len(set(self.queries)) < len(self.queries):
+            raise MirrorError(f"The set {self.name} has a query twice: it would have two right answers.")
 
     def __len__(self) -> int:
         return len(self.queries)

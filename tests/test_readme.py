@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from mirror import MirrorEncoder
 from mirror.compose import CONF
+from mirror.evaluation.sts import HUB
 from tests.conftest import ROOT, SENTENCES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,14 +54,20 @@ def places(tiny_bert: Path, eval_dir: Path, tmp_path_factory: pytest.TempPathFac
     here = tmp_path_factory.mktemp("newcomer")
     for name in ("texts", "words", "lines", "corpus", "notes", "reports"):
         (here / f"{name}.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    MirrorEncoder.load(tiny_bert, "mean").save(here / "encoder")
+    run = here / "outputs" / "train" / "earlier"
+    MirrorEncoder.load(tiny_bert, "mean").save(run / "encoder")
+    content = {"status": "finished", "config": {"task": "sentence", "model": {"path": str(tiny_bert)}}}
+    (run / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    (here / "tests" / "sts").mkdir(parents=True)
+    for name in HUB:  # every set that a command may name
+        shutil.copy(eval_dir / "sts" / "stsb-dev.tsv", here / "tests" / "sts" / f"{name}.tsv")
     for entry in ("scripts", "mirror", "conf"):
         (here / entry).symlink_to(ROOT / entry)
     return {
-        "outputs/…/encoder": here / "encoder",
+        "outputs/…/encoder": run / "encoder",
         "/some/local/folder": tiny_bert,
         "bert-base-uncased": tiny_bert,
-        "/some/test/sets": eval_dir,
+        "/some/test/sets": here / "tests",
         ".": here,
     }
 

@@ -20,7 +20,7 @@ from mirror.augment import mask_span
 from mirror.config import AugConfig, BatchConfig
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.packing import ROW, TokenBlock, Tokens, join, row_width, select
+from mirror.packing import TokenBlock, Tokens, join, row_width, select
 from mirror.texts import Pair, TextTable
 
 log = logging.getLogger(__name__)
@@ -79,10 +79,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         self.tokens = encoder.tokenize(list(number), batch.max_tokens)
         longest = row_width(max(len(ids) for ids in self.tokens["input_ids"]))
         self.max_tokens = min(batch.max_tokens, longest)
-        # Probe now: a worker is a fork, in which the backbone's threads would hang.
-        if encoder.packing and encoder.pad_to is None:
-            for width in range(ROW, longest + 1, ROW):
-                encoder.first_position(width)
+        encoder.settle(longest)
         self._order: tuple[int, list[int]] = (-1, [])
 
     @property

@@ -21,7 +21,7 @@ from mirror.backbone import load_backbone, longest_text, quiet
 from mirror.config import Pooling
 from mirror.errors import MirrorError
 from mirror.export import PoolingFiles, read_pooling, write_pooling, write_whole
-from mirror.packing import BUCKET, TokenBlock, Tokens, pack, pad, row_width, select
+from mirror.packing import BUCKET, ROW, TokenBlock, Tokens, pack, pad, row_width, select
 from mirror.pooling import LAYERED, pool
 
 log = logging.getLogger(__name__)
@@ -281,6 +281,13 @@ class MirrorEncoder(nn.Module):
                 (partial / "README.md").write_text(card, encoding="utf-8")
 
         write_whole(Path(folder), write)
+
+    def settle(self, longest: int) -> None:
+        """Find out now how texts of up to ``longest`` tokens are laid out: worker processes are forks, in which the
+        backbone's threads would hang."""
+        if self.packing and self.pad_to is None:
+            for width in range(ROW, row_width(longest) + 1, ROW):
+                self.first_position(width)
 
     def first_position(self, width: int) -> int | None:
         """First position id of a text in a packed row of ``width`` tokens; None if this backbone cannot pack.

@@ -441,19 +441,3 @@ def test_search(command: Command, encoder: Path) -> None:
     assert result.code == 0, result.err
     assert "who's there, or isn't?" in result.out
     assert "among 240 texts" in result.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reasons"),
-    [
-        ([], ["query is not set"]),
-        ([" "], ["query is empty"]),
-        (["a question"], ["no finished sentence encoder under outputs=outputs"]),
-        (["a question", "encoder=./nowhere"], ["encoder=./nowhere does not exist"]),
-        (["a question", "input=nowhere.txt"], ["input=nowhere.txt cannot be read"]),
-    ],
-)
-def test_search_refuses(command: Command, encoder: Path, arguments: list[str], reasons: list[str]) -> None:
-    if arguments[1:2] == ["input=nowhere.txt"]:
-        arguments = [*arguments, f"encoder={encoder}"]
-    assert_refused(command("search", *arguments), *reasons)

@@ -115,6 +115,7 @@ class MaskedBatches(Dataset[MaskedBatch]):
         self.opens = np.array(opens_word(tokenizer))
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
         self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        encoder.settle(int(self.lengths.max(initial=1)))
 
     @property
     def tokens(self) -> int:

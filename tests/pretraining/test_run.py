@@ -166,6 +166,11 @@ def test_continues_from_a_model(texts: Path, tiny_bert: Path, tmp_path: Path) ->
     assert vocabulary == AutoTokenizer.from_pretrained(tiny_bert).get_vocab()
 
 
+def test_workers_make_no_difference(texts: Path, tmp_path: Path) -> None:
+    one, two = (go(texts, tmp_path / f"{workers}", f"batch.workers={workers}") for workers in (0, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_half_precision(texts: Path, tmp_path: Path) -> None:
     go(texts, tmp_path / "run", "half=true")
     assert AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "model").dtype is torch.float16

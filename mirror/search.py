@@ -61,7 +61,10 @@ def search(config: SearchConfig) -> None:
 
 
 def nearest(encoder: MirrorEncoder, query: str, texts: Sequence[str], top: int) -> list[Hit]:
-    """The ``top`` texts by cosine similarity with the query, the nearest first: exact, over all of them."""
+    """The ``top`` texts by cosine similarity with the query, the nearest first: exact, over all of them.
+
+    An index would not pay: to encode the texts takes far longer than to compare a million vectors.
+    """
     vectors = F.normalize(torch.from_numpy(encoder.encode(texts, progress=True)), dim=-1)  # (N, D)
     wanted = F.normalize(torch.from_numpy(encoder.encode(query)), dim=-1)  # (D,)
     best = (vectors @ wanted).topk(min(top, len(texts)))

@@ -370,21 +370,6 @@ def test_search_for_words_typed_without_quotes(command: Command, encoder: Path) 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["x", "input=nothing.txt"], "input=nothing.txt cannot be read"),
-        (["x", "encoder=no/such/encoder"], "no/such/encoder does not exist"),
-        (["x", "encoder=null"], "no finished sentence encoder under outputs=outputs"),
-        ([""], "query is empty"),
-        ([], "query is not set"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_search_refuses(command: Command, encoder: Path, arguments: list[str], reason: str) -> None:
-    assert_refused(command("search", f"encoder={encoder}", "input=texts.txt", *arguments), reason)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
         (["eval=none"], "eval=none measures nothing"),
         (["eval=sts", "eval.data_dir=data"], "lacks sts/sts12.tsv"),
         (["eval=words"], "eval.data_dir"),

@@ -64,7 +64,7 @@ def written_in(group: str, option: str) -> Iterator[tuple[str, Any]]:
             here = f"{place}.{key}" if place else key
             if isinstance(value, dict):
                 yield from leaves(value, here)
-            elif key not in ("defaults", "hydra") and not str(value).startswith(("${", "???")):
+            elif key not in ("defaults", "hydra") and not any(sign in str(value) for sign in ("${", "???")):
                 yield here, value
 
     content = OmegaConf.to_container(OmegaConf.load(file))
@@ -128,6 +128,11 @@ def test_demo_takes_sts_where_a_folder_is_given(monkeypatch: pytest.MonkeyPatch)
     assert compose("train", ["experiment=demo", "eval.data_dir=x"]).eval.measured == both
     monkeypatch.setenv("MIRROR_DATA", "x")
     assert compose("evaluate", ["encoder=x", "eval=demo"]).eval.measured == both
+
+
+def test_demo_measures_the_untouched_model_pooled_alike() -> None:
+    config = compose("train", ["experiment=demo", "model.pooling=first_last"])
+    assert config.eval.raw == [Pooling.cls, Pooling.mean, Pooling.first_last]
 
 
 def test_user_choice_beats_experiment() -> None:

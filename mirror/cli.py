@@ -76,11 +76,12 @@ def pretrain() -> None:
     def run(config: PretrainConfig) -> None:
         from mirror.pretraining.run import pretrain
 
-        if config.resume:
-            config = resumed(Path(config.resume), HydraConfig.get().overrides.task)
         pretrain(config, Path(HydraConfig.get().runtime.output_dir))
 
-    _start("pretrain", run)
+    def read(config: DictConfig) -> Any:
+        return resumed(Path(config.resume), HydraConfig.get().overrides.task) if config.resume else settings(config)
+
+    _start("pretrain", run, read=read)
 
 
 def search() -> None:
@@ -105,14 +106,20 @@ def _with_query(arguments: list[str]) -> list[str]:
     return [*options, f"query={quoted(' '.join(question))}"] if question else options
 
 
-def _start(name: str, run: Callable[[Any], None], *, leaves_record: bool = True) -> None:
+def _start(
+    name: str,
+    run: Callable[[Any], None],
+    *,
+    read: Callable[[DictConfig], Any] = settings,
+    leaves_record: bool = True,
+) -> None:
     """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
     register_schemas()
     failed: list[str] = []
 
     def job(config: DictConfig) -> None:
         try:
-            run(settings(config))
+            run(read(config))
         except MirrorError as error:
             log.error("error: %s", error)
             if leaves_record:

@@ -433,7 +433,7 @@ def test_pretrain_goes_on(command: Command, tmp_path: Path, monkeypatch: pytest.
     assert result.code == 0, result.err
     assert "going on from step 2" in result.err
     assert (tmp_path / "raw" / "model").is_dir()
-    assert_refused(command("pretrain", "resume=raw"), "resume=raw has no checkpoint")
+    assert_refused(command("pretrain", "resume=raw"), "raw has no checkpoint")
 
 
 def test_search(command: Command, encoder: Path) -> None:

@@ -64,6 +64,8 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         record["earlier_seconds"] = earlier.get("earlier_seconds", 0) + earlier.get("seconds", {}).get("total", 0)
+        if earlier:
+            record["corpus"] = earlier.get("corpus")  # first of all: another stop must not lose it
         with record.phase("read"):
             table = read_texts(config.data, config.seed)
             log.info("texts: %s", table)
@@ -75,7 +77,7 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         with record.phase("tokenise"):
             tokenizer = _tokenizer(config, training, folder, progress=progress)
             corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
-            if earlier and earlier.get("corpus") != corpus.fingerprint:
+            if earlier and record.content["corpus"] != corpus.fingerprint:
                 raise MirrorError(
                     f"resume={config.resume}: the text at data.path={config.data.path} is not the one that the run "
                     "began with: bring it back, or start a new run."

@@ -229,7 +229,9 @@ def _check_utf8(path: Path, shown: str) -> None:
         raise MirrorError(
             f"data.path={shown} is not UTF-8 in line {line}: convert it, for example with iconv -f latin1 -t utf8."
         ) from None
-    except (OSError, EOFError) as error:
+    except MirrorError:
+        raise
+    except Exception as error:  # the system's errors, and whatever a decompressor says of a damaged file
         raise MirrorError(f"data.path={shown} cannot be read: {error}") from error
     if line == 0:
         raise MirrorError(f"data.path={shown} is empty: give a file with at least two texts.")

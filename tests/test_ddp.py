@@ -95,35 +95,6 @@ def test_two_processes_give_the_gradients_of_one(
             torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
-def test_two_processes_from_the_command_line(tiny_bert: Path, tmp_path: Path) -> None:
-    """They train together, and leave the folder of one run."""
-    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    common = [
-        f"model.path={tiny_bert}", "data.path=texts.txt", "data.size=100", "batch.size=16", "optim.lr=1e-3",
-        "eval=none", "aug.dropout=0", "trainer.progress=false", "trainer.accelerator=cpu",
-    ]  # fmt: skip
-    for run in (["trainer=ddp", "trainer.devices=2", "hydra.run.dir=two"], ["hydra.run.dir=one"]):
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / "train.py"), *common, *run],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert result.returncode == 0, result.stderr
-        assert "Traceback" not in result.stderr
-    assert len(list(tmp_path.rglob("metrics.json"))) == 2
-    assert not (tmp_path / "outputs").exists()
-    one, two = (json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in ("one", "two"))
-    assert two["status"] == "finished"
-    assert two["steps"] == one["steps"] == 7
-    assert two["views"]["examples"] == one["views"]["examples"]
-    vectors = [MirrorEncoder.load(tmp_path / name / "encoder").encode(SENTENCES[:8]) for name in ("one", "two")]
-    torch.testing.assert_close(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), atol=1e-3, rtol=1e-3)
-
-
 def go(script: str, folder: Path, *arguments: str) -> dict[str, Any]:
     """What a command leaves, run in a folder that has a file of texts."""
     result = subprocess.run(
@@ -135,9 +106,29 @@ def go(script: str, folder: Path, *arguments: str) -> dict[str, Any]:
         timeout=240,
     )
     assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
     (metrics,) = folder.glob(f"{arguments[-1].removeprefix('hydra.run.dir=')}/metrics.json")
     content: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
     return content
+
+
+@pytest.mark.slow
+def test_two_processes_from_the_command_line(tiny_bert: Path, tmp_path: Path) -> None:
+    """They train together, and leave the folder of one run."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    common = [
+        f"model.path={tiny_bert}", "data.path=texts.txt", "data.size=100", "batch.size=16", "optim.lr=1e-3",
+        "eval=none", "aug.dropout=0", "trainer.progress=false", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    two = go("train.py", tmp_path, *common, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")
+    one = go("train.py", tmp_path, *common, "hydra.run.dir=one")
+    assert len(list(tmp_path.rglob("metrics.json"))) == 2
+    assert not (tmp_path / "outputs").exists()
+    assert two["status"] == "finished"
+    assert two["steps"] == one["steps"] == 7
+    assert two["views"]["examples"] == one["views"]["examples"]
+    vectors = [MirrorEncoder.load(tmp_path / name / "encoder").encode(SENTENCES[:8]) for name in ("one", "two")]
+    torch.testing.assert_close(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -14,12 +14,14 @@ from typing import Any
 import datasets
 import huggingface_hub.constants as hub_constants
 import pytest
+import zstandard
 
 from mirror.config import DataConfig, Sample
 from mirror.errors import MirrorError
 from mirror.texts import TextTable, choose, clean, in_memory, read_texts
 
 Write = Callable[[str, str | bytes], Path]
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstandard.compress}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def write(tmp_path: Path) -> Write:
     def put(name: str, content: str | bytes) -> Path:
         raw = content.encode() if isinstance(content, str) else content
-        (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        (tmp_path / name).write_bytes(COMPRESS.get(Path(name).suffix, bytes)(raw))
         return tmp_path / name
 
     return put
@@ -63,6 +65,7 @@ JSONL = "".join(json.dumps(row) + "\n" for row in TABLE)
         ("a.csv", CSV),
         ("a.CSV", CSV),
         ("a.csv.gz", CSV),
+        ("a.csv.zst", CSV),
         ("a.tsv", TSV),
         ("a.tsv.gz", TSV),
         ("a.jsonl", JSONL),
@@ -89,7 +92,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert texts(read(tmp_path / "a.parquet")) == [row["text"] for row in TABLE]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a", "a.dat"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.zst", "a", "a.dat"])
 def test_plain_text_is_one_text_a_line(name: str, write: Write) -> None:
     file = write(name, 'one, two\r\n  "three\tfour  \n\nfive')
     table = read(file)
@@ -218,6 +221,7 @@ def test_language_without_a_word_list_is_refused(language: str) -> None:
     [
         ("empty.txt", b"", "is empty"),
         ("empty.txt.gz", b"", "is empty"),
+        ("empty.txt.zst", b"", "is empty"),
         ("blank.txt", b"\n \n\t\n", "0 kept"),
         ("binary.txt", bytes(range(256)), "not a text file|not UTF-8"),
         ("zeros.txt", b"one\ntwo\0\n", "zero byte"),
@@ -238,10 +242,18 @@ def test_unusable_file_is_refused_with_the_reason(name: str, content: bytes, rea
     assert "\n" not in str(refusal.value)
 
 
-def test_file_that_is_gzip_by_name_only_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt.gz").write_bytes(b"one\ntwo\n")
-    with pytest.raises(MirrorError, match=r"data\.path=.*gz"):
-        read(tmp_path / "a.txt.gz")
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_file_that_is_compressed_by_name_only_is_refused(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a.txt.{suffix}").write_bytes(b"one\ntwo\n")
+    with pytest.raises(MirrorError, match=rf"data\.path=.*{suffix}"):
+        read(tmp_path / f"a.txt.{suffix}")
+
+
+def test_zst_without_its_package(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("a.txt.zst", "one\ntwo\n")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(MirrorError, match=r"pip install 'mirror-encoders\[zstd\]'"):
+        read(path)
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:

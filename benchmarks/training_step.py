@@ -90,7 +90,7 @@ class Mirror:
 
     def learn(self, batch: MirroredBatch) -> float:
         """As ``MirrorModule.training_step``, under Lightning's kind of autocast."""
-        blocks = [block.to(self.device) for block in batch.blocks]
+        blocks = [block.to(self.device) for part in batch.parts for block in part]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bf16):
             loss = info_nce(
                 self.encoder(blocks),

@@ -37,8 +37,8 @@ class BatchKey(NamedTuple):
 class MirroredBatch:
     """N texts as 2N views."""
 
-    blocks: list[TokenBlock]
-    """2N texts: the left views, then the right views in the same order."""
+    parts: list[list[TokenBlock]]
+    """2N texts, the left views, then the right views in the same order; each part is encoded at a time."""
     texts: Tensor
     """(2N,): equal numbers for equal texts."""
     masked: int
@@ -120,7 +120,14 @@ class MirroredPairs(Dataset[MirroredBatch]):
         views = [view for side in self.views(key) for view in side[share]]
         tokens = self._tokens(numbers, views)
         masked = sum(view is not None for view in views)
-        return MirroredBatch(self.encoder.blocks(tokens), torch.tensor(numbers), masked)
+        return MirroredBatch(self._parts(tokens), torch.tensor(numbers), masked)
+
+    def _parts(self, tokens: Tokens) -> list[list[TokenBlock]]:
+        """The views in their order, laid into rows by parts of ``batch.micro`` texts, two views each."""
+        views = len(tokens["input_ids"])
+        size = 2 * (self.batch.micro or views)
+        places = [range(start, min(start + size, views)) for start in range(0, views, size)]
+        return [self.encoder.blocks(select(tokens, place)) for place in places]
 
     def _tokens(self, numbers: list[int], views: list[str | None]) -> Tokens:
         whole = select(self.tokens, numbers)
@@ -206,5 +213,5 @@ class MirrorData(pl.LightningDataModule):
         """Blocks move themselves; a validation set stays."""
         if not isinstance(batch, MirroredBatch):
             return batch
-        blocks = [block.to(device) for block in batch.blocks]
-        return MirroredBatch(blocks, batch.texts.to(device, non_blocking=True), batch.masked)
+        parts = [[block.to(device) for block in part] for part in batch.parts]
+        return MirroredBatch(parts, batch.texts.to(device, non_blocking=True), batch.masked)

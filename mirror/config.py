@@ -259,6 +259,9 @@ class BatchConfig:
 
     size: int = 200
     """Texts in a batch over all devices; each comes twice."""
+    micro: int | None = None
+    """Texts that each device encodes at a time, by gradient caching: memory no longer grows with the batch, for a third
+    more time; null is all at once."""
     max_tokens: int = 50
     """Longer training texts are cut."""
     pack: bool = True
@@ -271,6 +274,7 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         _check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
+        _check(self.micro is None or self.micro >= 1, "batch.micro", self.micro, "at least 1, or null")
         _check(3 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 3 to 8192")
         _check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
 

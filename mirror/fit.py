@@ -99,7 +99,7 @@ def fit(
 def freeze_unused(encoder: MirrorEncoder, pairs: MirroredPairs) -> None:
     """Freeze weights that no vector depends on, such as XLNet's mask embedding: DDP waits for their gradients."""
     batch = pairs[BatchKey(epoch=0, step=0)]
-    blocks = [block.to(encoder.device) for block in batch.blocks[:1]]
+    blocks = [block.to(encoder.device) for block in batch.parts[0][:1]]
     encoder(blocks).sum().backward()
     for weights in encoder.parameters():
         if weights.grad is None:

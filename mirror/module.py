@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mirror.batches import MirroredBatch
 from mirror.config import LossConfig, OptimConfig
@@ -12,6 +13,7 @@ from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.losses import info_nce
 from mirror.optimizer import adamw
+from mirror.packing import TokenBlock
 
 
 class MirrorModule(pl.LightningModule):
@@ -28,7 +30,7 @@ class MirrorModule(pl.LightningModule):
         Raises:
             MirrorError: the loss is not finite.
         """
-        vectors = self.encoder(batch.blocks)  # (2N, D)
+        vectors = self._vectors(batch.parts)  # (2N, D)
         loss = info_nce(
             vectors,
             batch.texts,
@@ -38,6 +40,21 @@ class MirrorModule(pl.LightningModule):
         )
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.texts) // 2)
         return loss
+
+    def _vectors(self, parts: list[list[TokenBlock]]) -> Tensor:
+        """The views' vectors, (2N, D). Several parts are encoded one after the other and encoded again for their
+        gradients, with the same dropout (gradient caching, Gao et al. 2021): the activations of only one part are held.
+        """
+        if len(parts) == 1:
+            vectors: Tensor = self.encoder(parts[0])
+            return vectors
+
+        def encode(part: list[TokenBlock], device_of: Tensor) -> Tensor:
+            encoded: Tensor = self.encoder(part)
+            return encoded
+
+        # checkpoint keeps the random state of the devices of the tensors among its arguments; in a block it finds none.
+        return torch.cat([checkpoint(encode, part, part[0].text_index, use_reentrant=False) for part in parts])
 
     def on_train_batch_end(self, outputs: Any, batch: MirroredBatch, batch_idx: int) -> None:
         """Stop at a loss that is not finite: nothing after it means anything."""

@@ -1,4 +1,4 @@
-"""Two processes with half of the texts each learn what one process with all of them learns."""
+"""Two or four processes that share the texts learn what one process with all of them learns."""
 
 import csv
 import json
@@ -31,6 +31,7 @@ class Case(NamedTuple):
 
     step: int
     loss: LossConfig
+    micro: int | None = None
 
 
 CASES = [
@@ -39,6 +40,7 @@ CASES = [
     for form in LossForm
     for mask in (True, False)
 ]
+CASES += [Case(step, LossConfig(temperature=0.1), micro=micro) for step in (0, 1) for micro in (1, 3)]
 
 
 class Step(nn.Module):
@@ -52,7 +54,8 @@ class Step(nn.Module):
         return self.module.training_step(batch, 0)
 
 
-def gradients(model: Path, case: Case, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+def learnt(model: Path, case: Case, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+    """Gradients by the weights' names, and the loss."""
     encoder = MirrorEncoder.load(model)
     with torch.no_grad():  # untrained CLS vectors are nearly parallel: larger weights part them
         for weight in encoder.backbone.parameters():
@@ -60,37 +63,46 @@ def gradients(model: Path, case: Case, rank: int = 0, world: int = 1) -> dict[st
                 weight.mul_(5)
     set_dropout(encoder.backbone, 0.0)
     encoder.train()
-    pairs = MirroredPairs([(text, text) for text in TEXTS], encoder, AugConfig(), BatchConfig(size=16), 0, rank, world)
+    sizes = BatchConfig(size=16, micro=case.micro)
+    pairs = MirroredPairs([(text, text) for text in TEXTS], encoder, AugConfig(), sizes, 0, rank, world)
     step: nn.Module = Step(MirrorModule(encoder, case.loss, OptimConfig(lr=1e-3)))
     wrapped = DistributedDataParallel(step, find_unused_parameters=True) if world > 1 else step
-    wrapped(pairs[BatchKey(0, case.step)]).backward()
-    return {name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None}
+    loss = wrapped(pairs[BatchKey(0, case.step)])
+    loss.backward()
+    named = encoder.named_parameters()
+    return {"loss": loss.detach(), **{name: weight.grad for name, weight in named if weight.grad is not None}}
 
 
 def process(rank: int, world: int, folder: Path, model: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-    torch.save([gradients(model, case, rank, world) for case in CASES], folder / f"{rank}.pt")
+    torch.save([learnt(model, case, rank, world) for case in CASES], folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def distributed(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Tensor]]]:
-    """The gradients of two processes, by rank and case."""
+@pytest.fixture(scope="module", params=[2, 4])
+def distributed(
+    request: pytest.FixtureRequest, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[list[dict[str, Tensor]]]:
+    """What so many processes learn, by rank and case."""
     folder = tmp_path_factory.mktemp("ddp")
-    spawn(process, (2, folder, tiny_bert), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    spawn(process, (request.param, folder, tiny_bert), nprocs=request.param)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 
 @pytest.mark.filterwarnings("ignore:.*self.log.*")
 @pytest.mark.parametrize("index", range(len(CASES)), ids=str)
-def test_two_processes_give_the_gradients_of_one(
+def test_processes_give_the_loss_and_the_gradients_of_one(
     distributed: list[list[dict[str, Tensor]]], tiny_bert: Path, index: int
 ) -> None:
-    expected = gradients(tiny_bert, CASES[index])
+    """The batch of 7 leaves the devices with different numbers of texts; with ``micro``, of parts too."""
+    expected = learnt(tiny_bert, CASES[index]._replace(micro=None))
+    loss = expected.pop("loss")
     assert max(float(grad.abs().max()) for grad in expected.values()) > 1e-3
-    for rank in range(2):
-        found = distributed[rank][index]
-        assert found.keys() == expected.keys()
+    losses = torch.stack([cases[index]["loss"] for cases in distributed])
+    torch.testing.assert_close(losses.mean(), loss, atol=1e-5, rtol=1e-5)
+    for cases in distributed:
+        found = cases[index]
+        assert found.keys() - {"loss"} == expected.keys()
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
 

@@ -54,9 +54,13 @@ TEXTS = {
 
 
 @forms
+@pytest.mark.parametrize("at_a_time", [3, 2048])
 @pytest.mark.parametrize("mask_duplicates", [False, True])
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
-def test_value_and_gradient_are_the_definition_s(form: LossForm, mask_duplicates: bool, texts: Tensor) -> None:
+def test_value_and_gradient_are_the_definition_s(
+    form: LossForm, mask_duplicates: bool, texts: Tensor, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirror.losses.ROWS", at_a_time)
     ours, theirs = vectors_of(7).requires_grad_(), vectors_of(7).requires_grad_()
     loss = info_nce(ours, texts, TEMPERATURE, form=form, mask_duplicates=mask_duplicates)
     expected = naive(theirs, texts, TEMPERATURE, form, mask_duplicates)

@@ -10,7 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mirror.config import LossForm
 
-
 ROWS = 2048
 """Rows of the similarity matrix made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
 several GB."""

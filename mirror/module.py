@@ -4,7 +4,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from mirror.batches import MirroredBatch
@@ -14,15 +16,30 @@ from mirror.errors import MirrorError
 from mirror.losses import info_nce
 from mirror.optimizer import adamw
 from mirror.packing import TokenBlock
+from mirror.resume import seed_step
 
 
 class MirrorModule(pl.LightningModule):
     """Mirror tuning of an encoder."""
 
-    def __init__(self, encoder: MirrorEncoder, loss: LossConfig, optim: OptimConfig) -> None:
-        """The encoder is tuned in place."""
+    def __init__(self, encoder: MirrorEncoder, loss: LossConfig, optim: OptimConfig, seed: int = 0) -> None:
+        """The encoder is tuned in place; ``seed`` is of dropout."""
         super().__init__()
-        self.encoder, self.loss, self.optim = encoder, loss, optim
+        self.encoder, self.loss, self.optim, self.seed = encoder, loss, optim, seed
+
+    def configure_model(self) -> None:
+        """Under ``trainer=fsdp``, share each layer's weights out among the devices."""
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy):
+            return
+        mesh, backbone = self.device_mesh["data_parallel"], self.encoder.backbone
+        for layers in (module for module in backbone.modules() if isinstance(module, nn.ModuleList)):
+            for layer in layers:
+                fully_shard(layer, mesh=mesh)
+        fully_shard(backbone, mesh=mesh)
+
+    def on_train_batch_start(self, batch: MirroredBatch, batch_idx: int) -> None:
+        """Dropout depends on the step alone."""
+        seed_step(self.seed, self)
 
     def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
         """The loss of one mirrored batch.

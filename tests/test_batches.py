@@ -1,5 +1,6 @@
 """Batches hold each text twice, follow from the seed alone, and come out the same however they are made."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mirror.batches import BatchKey, KeySampler, MirrorData, MirroredBatch, Mirr
 from mirror.config import AugConfig, BatchConfig, DataConfig, Sample
 from mirror.encoder import MirrorEncoder
 from mirror.packing import TokenBlock
-from mirror.texts import Pair, TextTable, choose, in_memory
+from mirror.texts import LongPairs, Pair, TextTable, choose, in_memory
 from tests.conftest import SENTENCES
 
 FIRST = BatchKey(0, 0)
@@ -177,9 +178,8 @@ def test_enough_texts_warn_of_nothing(encoder: MirrorEncoder, caplog: pytest.Log
 
 def epoch_of(encoder: MirrorEncoder, workers: int, epoch: int = 0, seed: int = 0) -> list[MirroredBatch]:
     data = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(size=50, workers=workers), seed)
+    data.first, data.steps = 5 * epoch, 5 * epoch + 5
     loader = data.train_dataloader()
-    assert isinstance(loader.sampler, KeySampler)
-    loader.sampler.set_epoch(epoch)
     return list(loader)
 
 
@@ -196,6 +196,55 @@ def test_seed_and_epoch_change_the_batches(encoder: MirrorEncoder) -> None:
     assert all(same(a, b) for a, b in zip(base, epoch_of(encoder, 0), strict=True))
     for other in (epoch_of(encoder, 0, epoch=1), epoch_of(encoder, 0, seed=1)):
         assert not any(torch.equal(a.texts, b.texts) for a, b in zip(base, other, strict=True))
+
+
+def test_keys_go_through_the_epochs_and_on_from_a_step() -> None:
+    assert list(KeySampler(3, 7)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    assert list(KeySampler(3, 7, first=4)) == [(1, 1), (1, 2), (2, 0)]
+
+
+def test_micro_parts_hold_the_views_in_order(encoder: MirrorEncoder) -> None:
+    whole, parts = make(encoder, size=50)[FIRST], make(encoder, size=50, micro=16)[FIRST]
+    assert [ids for part in parts.parts for ids in ids_of(part)] == ids_of(whole.parts[0])
+    assert [sum(len(block.texts) for block in part) for part in parts.parts] == [25, 25, 25, 25]
+    assert torch.equal(parts.texts, whole.texts)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> TextTable:
+    """The sentences as if they were many: neither held in memory nor tokenised ahead."""
+    monkeypatch.setattr("mirror.texts.LONG", 100)
+    table = table_of([*SENTENCES, *SENTENCES[:20]])
+    assert isinstance(table.pairs, LongPairs)
+    return table
+
+
+@pytest.mark.parametrize("aug", [AugConfig(), AugConfig(span_k=0)])
+@pytest.mark.parametrize("world", [1, 3])
+def test_long_data_gives_the_batches_of_short_data(
+    aug: AugConfig, world: int, encoder: MirrorEncoder, long: TextTable
+) -> None:
+    for rank in range(world):
+        for key in (FIRST, BatchKey(0, 4), BatchKey(1, 2)):
+            short = make(encoder, aug=aug, size=50, rank=rank, world=world)[key]
+            lazy = MirroredPairs(long.pairs, encoder, aug, BatchConfig(size=50), 0, rank, world)[key]
+            assert ids_of(lazy.parts[0]) == ids_of(short.parts[0])
+            assert lazy.masked == short.masked
+            # The numbers differ, but tell the same texts apart.
+            assert torch.equal(lazy.texts[None] == lazy.texts[:, None], short.texts[None] == short.texts[:, None])
+
+
+def test_numbers_of_long_data_agree_between_devices(encoder: MirrorEncoder, long: TextTable) -> None:
+    """Given pairs share texts across the devices' shares, which must be known as duplicates."""
+    pairs = [*itertools.pairwise(SENTENCES), (SENTENCES[5], SENTENCES[100])]
+    table = table_of(pairs)
+    assert isinstance(table.pairs, LongPairs)
+    batch = BatchConfig(size=240)
+    whole = MirroredPairs(table.pairs, encoder, AugConfig(), batch, 0)[FIRST].texts
+    n = len(whole) // 2
+    for rank in range(3):
+        share = MirroredPairs(table.pairs, encoder, AugConfig(), batch, 0, rank, 3)[FIRST].texts
+        assert share.tolist() == [int(whole[i]) for i in (*range(rank, n, 3), *range(n + rank, 2 * n, 3))]
 
 
 def test_batch_depends_on_nothing_before_it(encoder: MirrorEncoder) -> None:

@@ -180,7 +180,7 @@ def test_gradient_caching_is_the_plain_step(
     encoder.packing = packing
     encoder.train()
     batch = batch_of(encoder, micro=8)
-    assert [sum(len(block.texts) for block in part) for part in batch.parts] == [16, 16, 16, 12]
+    assert [sum(len(block.texts) for block in part) for part in batch.parts] == [15, 15, 15, 15]
     loss, gradients = learnt(encoder, batch, cached=False, bf16=bf16)
     other, _ = learnt(encoder, batch_of(encoder, micro=7), cached=False)
     assert abs(other - loss) > 1e-3  # other draws make another loss, so equal losses mean equal draws

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
 
 from mirror.batches import BatchKey, MirrorData, MirroredBatch, MirroredPairs
 from mirror.config import Select, Strategy, TrainConfig, plain
@@ -20,7 +21,7 @@ from mirror.module import MirrorModule
 from mirror.record import RunRecord
 from mirror.resume import Earlier, Keeper
 from mirror.trackers import build_trackers, close_trackers
-from mirror.trainer import build_trainer
+from mirror.trainer import LOOK_EVERY, build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def fit(
     Raises:
         MirrorError: the loss or the weights are not finite, or the memory does not suffice.
     """
-    curve = Curve(record)
+    curve = Curve(record, LOOK_EVERY[hardware.device])
     callbacks: list[Callback] = [curve, Keeper(folder, config.checkpoint_every)]
     best = None
     if config.select is Select.best:
@@ -154,14 +155,20 @@ def unshard(encoder: MirrorEncoder, trainer: pl.Trainer) -> None:
 
 
 class Curve(Callback):
-    """Keeps the losses of the run and the moment of the first step."""
+    """Writes the loss of every step to the trackers, stops at one that is not finite, notes the moment of the first.
 
-    def __init__(self, record: RunRecord) -> None:
-        self.record, self.losses = record, list[float]()
+    Args:
+        record: of the run.
+        every: steps between two looks at the losses: each look waits for the device.
+    """
+
+    def __init__(self, record: RunRecord, every: int) -> None:
+        self.record, self.every = record, every
+        self.losses, self._unseen = list[float](), list[Tensor]()
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"losses": list(self.losses)}
+        return {"losses": [*self.losses, *(float(loss) for loss in self._unseen)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From the checkpoint of the run's beginning."""
@@ -175,10 +182,38 @@ class Curve(Callback):
         batch: MirroredBatch,
         batch_idx: int,
     ) -> None:
-        """Note the loss."""
+        """Note the loss; look where it is time.
+
+        Raises:
+            MirrorError: a loss is not finite: nothing after it means anything.
+        """
         if "to first step" not in self.record.content["seconds"]:
             self.record.content["seconds"]["to first step"] = round(time.time() - self.record.started, 3)
-        self.losses.append(float(outputs["loss"]))
+        self._unseen.append(trainer.callback_metrics["loss"])  # over all devices
+        if len(self._unseen) >= self.every or trainer.global_step >= trainer.max_steps:
+            for step, loss in self._look(trainer):
+                if not math.isfinite(loss):
+                    raise MirrorError(
+                        f"The loss is {loss} at step {step}: lower optim.lr, raise loss.temperature, or set "
+                        "trainer.precision=fp32."
+                    )
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """What has been computed is written all the same."""
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> list[tuple[int, float]]:
+        """Move the unseen losses to the trackers; their steps, counted from 1, and their values."""
+        if not self._unseen:
+            return []
+        values = torch.stack(self._unseen).tolist()
+        seen = list(enumerate(values, start=trainer.global_step - len(values) + 1))
+        for step, loss in seen:
+            for tracker in trainer.loggers:
+                tracker.log_metrics({"loss": loss}, step - 1)
+        self.losses += values
+        self._unseen.clear()
+        return seen
 
     def finish(self, config: TrainConfig) -> None:
         """Store the ends of the curve; warn where it is flat."""

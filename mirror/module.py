@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from mirror.batches import MirroredBatch
 from mirror.config import LossConfig, OptimConfig
 from mirror.encoder import MirrorEncoder
-from mirror.errors import MirrorError
 from mirror.losses import info_nce
 from mirror.optimizer import adamw
 from mirror.packing import TokenBlock
@@ -41,21 +40,21 @@ class MirrorModule(pl.LightningModule):
         """Dropout depends on the step alone."""
         seed_step(self.seed, self)
 
-    def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
-        """The loss of one mirrored batch.
-
-        Raises:
-            MirrorError: the loss is not finite.
-        """
+    def forward(self, batch: MirroredBatch) -> Tensor:
+        """The loss of one mirrored batch, a scalar; of several devices, the mean of theirs is that of all texts."""
         vectors = self._vectors(batch.parts)  # (2N, D)
-        loss = info_nce(
+        return info_nce(
             vectors,
             batch.texts,
             self.loss.temperature,
             form=self.loss.form,
             mask_duplicates=self.loss.mask_duplicates,
         )
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch.texts) // 2)
+
+    def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
+        """The loss, shown on the bar; ``mirror.fit.Curve`` writes it to the trackers."""
+        loss: Tensor = self(batch)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=1, sync_dist=True)
         return loss
 
     def _vectors(self, parts: list[list[TokenBlock]]) -> Tensor:
@@ -72,14 +71,6 @@ class MirrorModule(pl.LightningModule):
 
         # checkpoint keeps the random state of the devices of the tensors among its arguments; in a block it finds none.
         return torch.cat([checkpoint(encode, part, part[0].text_index, use_reentrant=False) for part in parts])
-
-    def on_train_batch_end(self, outputs: Any, batch: MirroredBatch, batch_idx: int) -> None:
-        """Stop at a loss that is not finite: nothing after it means anything."""
-        if not torch.isfinite(outputs["loss"]):
-            raise MirrorError(
-                f"The loss is {float(outputs['loss'])} at step {self.global_step}: lower optim.lr, raise "
-                "loss.temperature, or set trainer.precision=fp32."
-            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score the validation set, which is the only batch."""

@@ -14,6 +14,9 @@ from mirror.hardware import Hardware
 
 LIGHTNING_PRECISION = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
+LOOK_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps between two looks at the loss, by device: a GPU works ahead of the program until someone asks for a number."""
+
 
 def build_trainer(
     config: TrainerConfig, hardware: Hardware, loggers: list[Logger], callbacks: list[Callback], **options: Any
@@ -27,7 +30,7 @@ def build_trainer(
         precision=LIGHTNING_PRECISION[hardware.precision],  # type: ignore[arg-type]
         gradient_clip_val=config.gradient_clip,
         logger=loggers or False,
-        callbacks=[*callbacks, Bar()] if config.progress else callbacks,
+        callbacks=[*callbacks, Bar(refresh_rate=LOOK_EVERY[hardware.device])] if config.progress else callbacks,
         enable_progress_bar=config.progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -1,7 +1,5 @@
 """The optimizer, its schedule and the training step."""
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +89,17 @@ def first_batch(model: Path) -> tuple[MirrorEncoder, MirroredBatch]:
     return encoder, MirroredPairs(pairs, encoder, AugConfig(), BatchConfig(size=8), seed=0)[BatchKey(0, 0)]
 
 
-@pytest.mark.filterwarnings("ignore:.*self.log.*")
 @pytest.mark.parametrize("mask_duplicates", [False, True])
 def test_training_step_is_info_nce_of_the_vectors(tiny_bert: Path, mask_duplicates: bool) -> None:
     encoder, batch = first_batch(tiny_bert)
     module = MirrorModule(encoder, LossConfig(temperature=0.3, mask_duplicates=mask_duplicates), OptimConfig(lr=1e-3))
     expected = info_nce(encoder(batch.parts[0]), batch.texts, 0.3, mask_duplicates=mask_duplicates)
-    torch.testing.assert_close(module.training_step(batch, 0), expected)
+    torch.testing.assert_close(module(batch), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*self.log.*")
 def test_gradients_reach_every_weight_but_the_pooler(tiny_bert: Path) -> None:
     encoder, batch = first_batch(tiny_bert)
-    MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3)).training_step(batch, 0).backward()
+    MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3))(batch).backward()
     silent = {name for name, weight in encoder.backbone.named_parameters() if weight.grad is None}
     assert silent == {"pooler.dense.weight", "pooler.dense.bias"}
 
@@ -131,13 +127,6 @@ def test_gradient_clipping(tiny_bert: Path, clip: float | None, tmp_path: Path) 
     assert (max(norms) <= 0.001 * 1.01) is (clip is not None)
 
 
-@pytest.fixture(autouse=True)
-def _no_trainer_to_log_to() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*self.log.*")
-        yield
-
-
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
@@ -152,7 +141,7 @@ def learnt(
     torch.manual_seed(3)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
         if cached:
-            loss = MirrorModule(encoder, config, OptimConfig(lr=1e-3)).training_step(batch, 0)
+            loss = MirrorModule(encoder, config, OptimConfig(lr=1e-3))(batch)
         else:
             vectors = torch.cat([encoder(part) for part in batch.parts])
             loss = info_nce(vectors, batch.texts, 0.1, mask_duplicates=True)
@@ -182,14 +171,18 @@ def test_gradient_caching_is_the_plain_step(
     batch = batch_of(encoder, micro=8)
     assert [sum(len(block.texts) for block in part) for part in batch.parts] == [15, 15, 15, 15]
     loss, gradients = learnt(encoder, batch, cached=False, bf16=bf16)
-    other, _ = learnt(encoder, batch_of(encoder, micro=7), cached=False)
-    assert abs(other - loss) > 1e-3  # other draws make another loss, so equal losses mean equal draws
+    drawn, _ = learnt(encoder, batch_of(encoder, micro=7), cached=False)
+    assert abs(drawn - loss) > 1e-3  # other draws make another loss, so equal losses mean equal draws
     monkeypatch.setattr("mirror.losses.ROWS", 13)
     cached_loss, cached = learnt(encoder, batch, cached=True, bf16=bf16)
     torch.testing.assert_close(cached_loss, loss, atol=1e-5, rtol=1e-5)
     assert cached.keys() == gradients.keys()
+    if bf16:  # its sums are rounded to three digits, in another order
+        one, other = (torch.cat([grads[name].flatten() for name in gradients]) for grads in (cached, gradients))
+        assert float((one - other).norm()) <= 0.01 * float(other.norm())
+        return
     for name in gradients:
-        torch.testing.assert_close(cached[name], gradients[name], atol=1e-5, rtol=1e-2 if bf16 else 1e-4)
+        torch.testing.assert_close(cached[name], gradients[name], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -220,7 +213,7 @@ def test_gradient_caching_holds_one_part_at_a_time(tiny_bert: Path) -> None:
 
         batch = batch_of(encoder, micro)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3)).training_step(batch, 0)
+            loss = MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3))(batch)
         del loss
         weights = {weight.untyped_storage().data_ptr() for weight in encoder.parameters()}
         return sum(size for place, size in kept.items() if place not in weights)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,10 @@ FINGERPRINT = "corpus"
 
 
 class Keeper(ModelCheckpoint):
-    """Writes a checkpoint every so many steps and where the run is stopped, and keeps the newest."""
+    """Writes a checkpoint every so many steps and where the run is stopped, and keeps the newest.
+
+    Ctrl-C waits for the end of the step, so that a checkpoint never holds half of one; a second Ctrl-C does not wait.
+    """
 
     def __init__(self, folder: Path, every: int) -> None:
         """``folder`` is the run's."""
@@ -33,10 +38,47 @@ class Keeper(ModelCheckpoint):
             save_on_train_epoch_end=False,
             save_on_exception=True,
         )
+        self._between_steps = self._stop = False
+        self._usual: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take Ctrl-C over, where Python lets one: in the main thread."""
+        super().on_train_start(trainer, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            self._usual = signal.signal(signal.SIGINT, self._stop_soon)
+
+    def _stop_soon(self, number: int, frame: Any) -> None:
+        self._give_back()
+        self._stop = True
+
+    def _give_back(self) -> None:
+        if self._usual is not None:
+            signal.signal(signal.SIGINT, self._usual)
+            self._usual = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """A step begins."""
+        self._between_steps = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A step is done: save if it is time, stop if it was asked for."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._between_steps = True
+        if self._stop:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give Ctrl-C back."""
+        super().on_train_end(trainer, pl_module)
+        self._give_back()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """What a run refuses, such as a loss that is not finite, it would meet again: that is not kept."""
-        if not isinstance(exception, MirrorError):
+        """Save, unless half a step is done, other devices would be waited for that may be gone, or the run was refused,
+        as for a loss that is not finite, which it would meet again."""
+        self._give_back()
+        if self._between_steps and trainer.world_size == 1 and not isinstance(exception, MirrorError):
             super().on_exception(trainer, pl_module, exception)
 
 

@@ -89,14 +89,15 @@ def test_processes_give_the_loss_and_the_gradients_of_one(
     """The batch of 7 leaves the devices with different numbers of texts; with ``micro``, of parts too."""
     expected = learnt(tiny_bert, CASES[index]._replace(micro=None))
     loss = expected.pop("loss")
-    assert max(float(grad.abs().max()) for grad in expected.values()) > 1e-3
+    largest = max(float(grad.abs().max()) for grad in expected.values())
+    assert largest > 1e-3
     losses = torch.stack([cases[index]["loss"] for cases in distributed])
     torch.testing.assert_close(losses.mean(), loss, atol=1e-5, rtol=1e-5)
     for cases in distributed:
         found = cases[index]
         assert found.keys() - {"loss"} == expected.keys()
         for name in expected:
-            torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found[name], expected[name], atol=1e-5 * max(1, largest), rtol=1e-4)
 
 
 def go(script: str, folder: Path, *arguments: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.compose import compose, resumed
-from mirror.fit import Curve
+from mirror.losses import info_nce
 from mirror.module import MirrorModule
 from mirror.resume import earlier, losses_by_step
 from mirror.run import train
@@ -66,15 +66,13 @@ def whole(options: list[str], folder: Path) -> Path:
 def stopped(options: list[str], folder: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped when it had taken ``step`` steps."""
 
-    def stop(self: Curve, trainer: Any, *arguments: Any) -> None:
-        noted(self, trainer, *arguments)
-        if trainer.global_step == step:
+    def stop(self: MirrorModule, *arguments: Any) -> None:
+        if self.global_step == step:
             raise KeyboardInterrupt
 
-    noted = Curve.on_train_batch_end
     folder.mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr(Curve, "on_train_batch_end", stop)
+        patched.setattr(MirrorModule, "on_train_batch_end", stop)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             train(compose("train", options), folder)
     assert metrics(folder)["status"] == "interrupted"
@@ -119,21 +117,52 @@ def test_killed_after_a_checkpoint(
     assert_same(folder, expected)
 
 
+def test_stopped_within_a_step(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C waits for the end of the step, so the checkpoint holds whole steps; afterwards it is as it was."""
+    expected = whole(options, tmp_path / "whole")
+    handler = signal.getsignal(signal.SIGINT)
+    calls = 0
+
+    def seventh_is_stopped(*arguments: Any, **settings: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return info_nce(*arguments, **settings)
+
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("mirror.module.info_nce", seventh_is_stopped)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(compose("train", options), folder)
+    assert earlier(folder).steps == calls == 7
+    assert signal.getsignal(signal.SIGINT) is handler
+    go_on(folder)
+    assert_same(folder, expected)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_stopped_twice(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time in the middle of a step, of which nothing may be kept."""
     expected = whole(options, tmp_path / "whole")
     folder = stopped(options, tmp_path / "stopped", 3, monkeypatch)
 
-    def stop(self: MirrorModule, *arguments: Any) -> None:
-        if self.global_step == 9:
+    def stop(*arguments: Any, **settings: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
             raise KeyboardInterrupt
+        return info_nce(*arguments, **settings)
 
+    calls = 0
     with monkeypatch.context() as patched:
-        patched.setattr(MirrorModule, "on_train_batch_start", stop)
+        patched.setattr("mirror.module.info_nce", stop)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             go_on(folder)
     first = metrics(folder)["earlier_seconds"]
     assert first > 0
-    assert earlier(folder).steps == 9
+    assert earlier(folder).steps == 5
     go_on(folder)
     assert metrics(folder)["earlier_seconds"] > first
     assert_same(folder, expected)
@@ -192,8 +221,6 @@ def test_loss_not_finite_leaves_no_checkpoint_of_it(
         nonlocal calls
         calls += 1
         return info_nce(*arguments, **settings) * (float("nan") if calls == 7 else 1)
-
-    from mirror.losses import info_nce
 
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patched:

@@ -174,6 +174,11 @@ class Curve(Callback):
         """From the checkpoint of the run's beginning."""
         self.losses = state["losses"]
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The curve of a run that goes on begins where the run began."""
+        for step, loss in enumerate(self.losses, start=1):
+            self._write(trainer, step, loss)
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -209,11 +214,14 @@ class Curve(Callback):
         values = torch.stack(self._unseen).tolist()
         seen = list(enumerate(values, start=trainer.global_step - len(values) + 1))
         for step, loss in seen:
-            for tracker in trainer.loggers:
-                tracker.log_metrics({"loss": loss}, step - 1)
+            self._write(trainer, step, loss)
         self.losses += values
         self._unseen.clear()
         return seen
+
+    def _write(self, trainer: pl.Trainer, step: int, loss: float) -> None:
+        for tracker in trainer.loggers:
+            tracker.log_metrics({"loss": loss}, step - 1)
 
     def finish(self, config: TrainConfig) -> None:
         """Store the ends of the curve; warn where it is flat."""

@@ -96,18 +96,7 @@ class Earlier:
         """Carry over what a further stop must not lose."""
         record["earlier_seconds"] = self.record.get("earlier_seconds", 0) + self.record["seconds"].get("total", 0)
         record[FINGERPRINT] = self.record.get(FINGERPRINT)
-
-    def check_texts(self, fingerprint: int, source: str | None) -> None:
-        """Only the same texts give the batches that are still to come.
-
-        Raises:
-            MirrorError: they are others.
-        """
-        if self.record.get(FINGERPRINT) != fingerprint:
-            raise MirrorError(
-                f"resume={self.folder}: the text at data.path={source} is not the one that the run began with: bring "
-                "it back, or start a new run."
-            )
+        record.write()
 
     def keep_curve(self) -> None:
         """Lightning begins the file anew when a run goes on."""
@@ -136,6 +125,23 @@ def earlier(folder: Path) -> Earlier:
             f"The checkpoint {found[-1]} is damaged: delete it to go on from the one before it, or start anew."
         ) from error
     return Earlier(folder, found[-1], steps, record)
+
+
+def note_texts(record: RunRecord, fingerprint: int, source: str | None, before: Earlier | None) -> None:
+    """Write down at once, since a kill asks no one, which texts the run has: only the same give the batches that a run
+    which goes on has still to meet.
+
+    Raises:
+        MirrorError: the interrupted run had others.
+    """
+    known = before.record.get(FINGERPRINT) if before else None
+    if before and known not in (None, fingerprint):
+        raise MirrorError(
+            f"resume={before.folder}: the text at data.path={source} is not the one that the run began with: bring it "
+            "back, or start a new run."
+        )
+    record[FINGERPRINT] = fingerprint
+    record.write()
 
 
 def seed_step(seed: int, module: pl.LightningModule) -> None:

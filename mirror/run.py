@@ -22,7 +22,7 @@ from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
 from mirror.picture import PICTURE, Histograms, draw_cosines
 from mirror.record import RunRecord
-from mirror.resume import CHECKPOINTS, FINGERPRINT, earlier
+from mirror.resume import CHECKPOINTS, earlier, note_texts
 from mirror.selfcheck import check_views
 from mirror.summary import protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
@@ -65,9 +65,7 @@ def train(
                 table = read_texts(config.data, config.seed)
             else:
                 table = choose(in_memory(texts), config.data, config.seed, "texts given to mirror_tune")
-        if interrupted:
-            interrupted.check_texts(table.fingerprint, config.data.path)
-        record[FINGERPRINT] = table.fingerprint
+        note_texts(record, table.fingerprint, config.data.path, interrupted)
         record["data"] = table.counts()
         _report_texts(table, config)
 

@@ -28,7 +28,7 @@ from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.record import RunRecord
-from mirror.resume import CHECKPOINTS, FINGERPRINT, Earlier, Keeper, earlier, losses_by_step
+from mirror.resume import CHECKPOINTS, Earlier, Keeper, earlier, losses_by_step, note_texts
 from mirror.summary import time_line
 from mirror.texts import read_texts
 from mirror.trackers import build_trackers, close_trackers
@@ -77,9 +77,7 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         with record.phase("tokenise"):
             tokenizer = _tokenizer(config, training, folder, progress=progress)
             corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
-            if before:
-                before.check_texts(corpus.fingerprint, config.data.path)
-            record[FINGERPRINT] = corpus.fingerprint
+            note_texts(record, corpus.fingerprint, config.data.path, before)
         with record.phase("load"):
             model = _model(config, tokenizer, corpus if before is None else None)
             encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")

@@ -30,6 +30,7 @@ class MirrorModule(pl.LightningModule):
         """Under ``trainer=fsdp``, share each layer's weights out among the devices."""
         if not isinstance(self.trainer.strategy, ModelParallelStrategy):
             return
+        assert self.device_mesh is not None
         mesh, backbone = self.device_mesh["data_parallel"], self.encoder.backbone
         for layers in (module for module in backbone.modules() if isinstance(module, nn.ModuleList)):
             for layer in layers:

@@ -148,6 +148,8 @@ def test_stopped_twice(options: list[str], tmp_path: Path, monkeypatch: pytest.M
     expected = whole(options, tmp_path / "whole")
     folder = stopped(options, tmp_path / "stopped", 3, monkeypatch)
 
+    calls = 0
+
     def stop(*arguments: Any, **settings: Any) -> Tensor:
         nonlocal calls
         calls += 1
@@ -155,7 +157,6 @@ def test_stopped_twice(options: list[str], tmp_path: Path, monkeypatch: pytest.M
             raise KeyboardInterrupt
         return info_nce(*arguments, **settings)
 
-    calls = 0
     with monkeypatch.context() as patched:
         patched.setattr("mirror.module.info_nce", stop)
         with pytest.raises((KeyboardInterrupt, SystemExit)):

@@ -62,7 +62,7 @@ def rows(device: str, shape: str, model: Path, small: bool) -> list[Row]:
 
     def above_weights(content: Content) -> float:
         """Peak less weights, gradients and the two moments of Adam, all in single precision."""
-        return float(content["results"]["mirror"]["peak_mib"]) / 1024 - 16 * content["parameters"] / 2**30
+        return float(content["results"]["mirror"]["peak_mib"]) / 1024 - 16 * float(content["parameters"]) / 2**30
 
     return [
         Row(

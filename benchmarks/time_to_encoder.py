@@ -76,8 +76,8 @@ def run(overrides: list[str]) -> dict[str, Any]:
     started = written - noted["total"]
     split = {
         "Python and Hydra": started - begin,
-        "imports and the rest": noted["total"] - sum(phases.values()),
         **phases,
+        "the rest": noted["total"] - sum(phases.values()),
         "exit": begin + wall - written,
         "wall": wall,
         "of which to the end of the first step": started + noted["to first step"] - begin,

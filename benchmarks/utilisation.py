@@ -119,7 +119,7 @@ def useful(batch: MirroredBatch, encoder: MirrorEncoder) -> float:
     linear = 2.0 * weights * real_tokens(batch)
     attention = 4.0 * backbone.config.num_hidden_layers * backbone.config.hidden_size * squares  # QK^T and its use
     similarity = 2.0 * len(batch.texts) ** 2 * encoder.dimension
-    return 3 * (linear + attention + similarity)
+    return float(3 * (linear + attention + similarity))
 
 
 if __name__ == "__main__":

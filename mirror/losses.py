@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mirror.config import LossForm
 
-ROWS = 2048
-"""Rows of the similarity matrix made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
-several GB."""
+ENTRIES = 2**22
+"""Of the similarity matrix, made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
+several GB. Batches of up to 1,024 texts are made as a whole."""
 
 
 class Gathered(NamedTuple):
@@ -46,8 +46,8 @@ def info_nce(
         mask_duplicates: leave out of a row's negatives all that equal its own text or its positive.
 
     Returns:
-        The mean over the 2N rows, a scalar in float32. At most ``ROWS`` rows of the similarity matrix are held at a
-        time and made again for the gradient: memory is linear in N.
+        The mean over the 2N rows, a scalar in float32. At most ``ENTRIES`` of the similarity matrix are held at a time,
+        and made again for the gradient: memory is linear in N.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         rows = F.normalize(vectors.float(), dim=-1)  # (2N, D)
@@ -72,10 +72,11 @@ def info_nce(
             alone = excluded.all(dim=1, keepdim=True)
             return (torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True) - positive).sum()
 
-        if len(rows) <= ROWS:
+        at_a_time = max(1, ENTRIES // len(columns))
+        if len(rows) <= at_a_time:
             loss = summed(rows, columns, own, twin)
         else:
-            pieces = zip(rows.split(ROWS), own.split(ROWS), twin.split(ROWS), strict=True)
+            pieces = zip(*(tensor.split(at_a_time) for tensor in (rows, own, twin)), strict=True)
             parts = [
                 checkpoint(summed, piece, columns, *places, use_reentrant=False, preserve_rng_state=False)
                 for piece, *places in pieces

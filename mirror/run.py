@@ -3,6 +3,7 @@
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def train(
     hardware = choose_hardware(config.trainer)
     interrupted = earlier(folder) if config.resume else None
     with RunRecord(folder if chief else None, plain(config), started) as record:
+        if started is not None:
+            record.content["seconds"]["import"] = round(time.time() - started, 3)
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if interrupted:
             interrupted.note(record)

@@ -55,13 +55,13 @@ TEXTS = {
 
 
 @forms
-@pytest.mark.parametrize("at_a_time", [3, 2048])
+@pytest.mark.parametrize("at_a_time", [3 * 14, 2**22])
 @pytest.mark.parametrize("mask_duplicates", [False, True])
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
 def test_value_and_gradient_are_the_definition_s(
     form: LossForm, mask_duplicates: bool, texts: Tensor, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.losses.ROWS", at_a_time)
+    monkeypatch.setattr("mirror.losses.ENTRIES", at_a_time)
     ours, theirs = vectors_of(7).requires_grad_(), vectors_of(7).requires_grad_()
     loss = info_nce(ours, texts, TEMPERATURE, form=form, mask_duplicates=mask_duplicates)
     expected = naive(theirs, texts, TEMPERATURE, form, mask_duplicates)
@@ -164,11 +164,11 @@ def test_memory_is_quadratic_in_a_small_batch(form: LossForm, n: int) -> None:
 @forms
 @pytest.mark.parametrize("n", [20, 150])
 def test_memory_is_linear_in_a_large_batch(form: LossForm, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.losses.ROWS", 16)
+    monkeypatch.setattr("mirror.losses.ENTRIES", 1000)
     a = vectors_of(n).float().requires_grad_()
     with LargestTensor() as largest:
         info_nce(a, different(n), TEMPERATURE, form=form, mask_duplicates=True).backward()
-    assert largest.entries == 16 * 2 * n
+    assert largest.entries <= max(1000, 2 * n * 16)  # or the vectors themselves
 
 
 # Across processes: each has its share of the texts and a copy of a small model.

@@ -173,7 +173,7 @@ def test_gradient_caching_is_the_plain_step(
     loss, gradients = learnt(encoder, batch, cached=False, bf16=bf16)
     drawn, _ = learnt(encoder, batch_of(encoder, micro=7), cached=False)
     assert abs(drawn - loss) > 1e-3  # other draws make another loss, so equal losses mean equal draws
-    monkeypatch.setattr("mirror.losses.ROWS", 13)
+    monkeypatch.setattr("mirror.losses.ENTRIES", 13 * 60)
     cached_loss, cached = learnt(encoder, batch, cached=True, bf16=bf16)
     torch.testing.assert_close(cached_loss, loss, atol=1e-5, rtol=1e-5)
     assert cached.keys() == gradients.keys()

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mirror.config import LossForm
 
-ENTRIES = 2**22
+ENTRIES = 2**20
 """Of the similarity matrix, made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
-several GB. Batches of up to 1,024 texts are made as a whole."""
+several GB. Batches of up to 512 texts are made as a whole."""
 
 
 class Gathered(NamedTuple):

@@ -449,7 +449,7 @@ def test_train_goes_on(command: Command, tiny_bert: Path, tmp_path: Path, monkey
         patched.setattr(MirrorModule, "on_train_batch_end", stop)
         assert command("train", *begun).code != 0
     assert_refused(command("train", "resume=run", "optim.lr=1e-4"), "optim.lr=1e-4 cannot be changed by resume=run")
-    assert_refused(command("train", "-m", "resume=run", "trainer.max_epochs=1,2"), "cannot be swept")
+    assert_refused(command("train", "-m", "resume=run", "trainer.max_epochs=1"), "cannot be swept")
     assert_refused(command("train", "resume=nowhere"), "resume=nowhere", "no run")
     result = command("train", "resume=run")
     assert result.code == 0, result.err

@@ -108,7 +108,7 @@ def go(script: str, folder: Path, *arguments: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
@@ -186,7 +186,7 @@ def test_several_devices_go_on(strategy: str, common: list[str], alone: Path, tm
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
-    assert process.wait(timeout=240) == -signal.SIGKILL
+    assert process.wait(timeout=900) == -signal.SIGKILL
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     assert earlier(tmp_path / "run").steps == 4
@@ -214,7 +214,7 @@ def nodes(commands: list[list[str]], environments: list[dict[str, str]], folder:
     ]
     try:
         for process in processes:
-            _, told = process.communicate(timeout=300)
+            _, told = process.communicate(timeout=900)
             assert process.returncode == 0, told
     finally:
         for process in processes:

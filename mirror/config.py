@@ -409,6 +409,8 @@ class TrainConfig:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
+        if self.select is Select.best and self.trainer.strategy is Strategy.fsdp:
+            raise MirrorError("select=best looks at the encoder in between, not with trainer=fsdp: use trainer=ddp.")
 
 
 @dataclass

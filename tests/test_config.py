@@ -345,6 +345,11 @@ def test_several_devices(strategy: str) -> None:
     assert train_config(f"trainer={strategy}", "trainer.devices=4").trainer.devices == 4
 
 
+def test_best_weights_need_whole_weights() -> None:
+    with pytest.raises(MirrorError, match=r"select=best .* trainer=fsdp"):
+        train_config("trainer=fsdp", "select=best")
+
+
 def test_pretraining_does_not_share_weights_out() -> None:
     with pytest.raises(MirrorError, match="trainer=fsdp is for mirror tuning"):
         compose("pretrain", ["data.path=texts.txt", "trainer=fsdp"])

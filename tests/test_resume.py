@@ -181,6 +181,16 @@ def test_best_weights_survive(
     assert not (folder / "best").exists()
 
 
+def test_long_corpus(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that stay in their file make the run of texts in memory, and one that goes on meets the very same batch."""
+    expected = whole(options, tmp_path / "short")
+    monkeypatch.setattr("mirror.texts.LONG", 50)
+    assert_same(whole(options, tmp_path / "whole"), expected)
+    folder = stopped(options, tmp_path / "stopped", 7, monkeypatch)
+    go_on(folder)
+    assert_same(folder, expected)
+
+
 def test_a_run_may_be_made_longer(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = stopped([*options, "optim=adamw"], tmp_path / "stopped", 7, monkeypatch)
     go_on(folder, "trainer.max_epochs=4")

@@ -262,8 +262,8 @@ class BatchConfig:
     size: int = 200
     """Texts in a batch over all devices; each comes twice."""
     micro: int | None = None
-    """Texts that each device encodes at a time, by gradient caching: memory no longer grows with the batch, for a third
-    more time; null is all at once."""
+    """Texts that each device encodes at a time, by gradient caching: memory no longer grows with the batch, for one
+    more forward pass; null is all at once."""
     max_tokens: int = 50
     """Longer training texts are cut."""
     pack: bool = True

@@ -61,7 +61,7 @@ def rows(device: str, shape: str, model: Path, small: bool) -> list[Row]:
         return lambda content: float(content["results"][name]["times_mirror"]["median"])
 
     def above_weights(content: Content) -> float:
-        """Peak less the weights and the two moments of Adam, all in single precision; the gradients are not taken off."""
+        """Peak less the weights and the two moments of Adam, in single precision; the gradients are not taken off."""
         return float(content["results"]["mirror"]["peak_mib"]) / 1024 - 12 * float(content["parameters"]) / 2**30
 
     return [

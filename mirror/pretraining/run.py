@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
+from mirror import hub
 from mirror.augment import set_dropout
 from mirror.backbone import load_backbone, quiet
 from mirror.config import PretrainConfig, Start, TokenizerKind, plain
@@ -200,7 +201,8 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
     """The model to train: one to continue from, or a new one, whose embeddings come from the corpus if one is given."""
     if config.model.path:
         with quiet():
-            model = AutoModelForMaskedLM.from_pretrained(config.model.path, dtype=torch.float32)
+            source = hub.source_of(config.model.path, "model.path")
+            model = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             raise MirrorError(
                 f"tokenizer.path={config.tokenizer.path} has {len(tokenizer)} entries and model.path="

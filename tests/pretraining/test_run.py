@@ -13,7 +13,7 @@ from mirror.compose import compose, resumed
 from mirror.config import PretrainConfig
 from mirror.pretraining.module import PretrainModule
 from mirror.pretraining.run import pretrain
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, files_no_larger_than
 
 SMALL = [
     "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
@@ -203,3 +203,13 @@ def test_tokenizer_that_does_not_fit_the_model(texts: Path, tiny_bert: Path, tmp
     small_model, large = tmp_path / "run" / "model", tiny_bert
     with pytest.raises(MirrorError, match="they do not belong together"):
         go(texts, tmp_path / "second", f"model.path={small_model}", f"tokenizer.path={large}")
+
+
+def test_disk_full_at_a_checkpoint(texts: Path, tmp_path: Path) -> None:
+    """The run ends in one sentence, what it had is whole, and it goes on where there is room again."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(MirrorError, match="free some space, then go on with resume="), files_no_larger_than(100_000):
+        pretrain(small(texts, "checkpoint_every=5"), folder)
+    assert metrics(folder)["status"] == "failed"
+    assert list((folder / "checkpoints").glob("*")) == []

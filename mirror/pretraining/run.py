@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         record["earlier_seconds"] = earlier.get("earlier_seconds", 0) + earlier.get("seconds", {}).get("total", 0)
+        record["command"] = _command(earlier.get("command", []))
         if earlier:
             record["corpus"] = earlier.get("corpus")  # first of all: another stop must not lose it
         with record.phase("read"):
@@ -159,6 +161,13 @@ def _earlier(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
     return content
+
+
+def _command(earlier: Sequence[str]) -> list[str]:
+    """What to type to make the same model without a stop: the first command, with what was changed on the way."""
+    typed = [word for word in sys.argv[1:] if not word.startswith(("resume=", "hydra."))]
+    changed = {word.partition("=")[0] for word in typed}
+    return [*(word for word in earlier if word.partition("=")[0] not in changed), *typed]
 
 
 def _steps_done(checkpoint: Path) -> int:

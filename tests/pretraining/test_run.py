@@ -108,7 +108,7 @@ def test_resumed_is_uninterrupted(
     assert not (folder / "checkpoints").exists()
 
 
-def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Path:
     """A run that was stopped at step 8."""
 
     def stop(self: PretrainModule, *arguments: Any) -> None:
@@ -119,7 +119,7 @@ def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with monkeypatch.context() as patched:
         patched.setattr(PretrainModule, "on_train_batch_end", stop)
         with pytest.raises(SystemExit):
-            pretrain(small(texts), folder)
+            pretrain(small(texts, *overrides), folder)
     return folder
 
 
@@ -152,6 +152,22 @@ def test_settings_that_a_run_cannot_change(texts: Path, tmp_path: Path, monkeypa
     with pytest.raises(MirrorError, match=r"model\.layers=3 cannot be changed by resume="):
         resumed(folder, [f"resume={folder}", "model.layers=3"])
     assert resumed(folder, [f"resume={folder}", "trainer.max_steps=14"]).trainer.max_steps == 14
+
+
+def test_a_stable_rate_may_fall_whenever_one_likes(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run planned longer and cut short is the run that was planned short, and its card says how to repeat it."""
+    typed = ["optim.schedule=wsd", "trainer.max_steps=12"]
+    whole = go(texts, tmp_path / "whole", *typed)
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "optim.schedule=wsd", "trainer.max_steps=90", "hydra.run.dir=x"])
+    folder = stopped(texts, tmp_path / "run", monkeypatch, "optim.schedule=wsd", "trainer.max_steps=90")
+    monkeypatch.setattr("sys.argv", ["pretrain.py", f"resume={folder}", "trainer.max_steps=12"])
+    pretrain(resumed(folder, [f"resume={folder}", "trainer.max_steps=12"]), folder)
+    after = weights(folder)
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"\npython scripts/pretrain.py {' '.join(typed)}\n" in card
 
 
 def test_folder_without_a_checkpoint(texts: Path, tmp_path: Path) -> None:

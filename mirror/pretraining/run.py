@@ -4,7 +4,6 @@ import logging
 import math
 import re
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,8 +65,8 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
     before = earlier(folder) if config.resume else None
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
-        record["command"] = _command(before.record.get("command", []) if before else [])
         if before:
+            record["command"] = _command(before.record["command"], record.content["command"])
             before.note(record)
         with record.phase("read"):
             table = read_texts(config.data, config.seed)
@@ -133,11 +132,12 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)
 
 
-def _command(earlier: Sequence[str]) -> list[str]:
+def _command(first: Sequence[str], resumed: Sequence[str]) -> list[str]:
     """What to type to make the same model without a stop: the first command, with what was changed on the way."""
-    typed = [word for word in sys.argv[1:] if not word.startswith(("resume=", "hydra."))]
-    changed = {word.partition("=")[0] for word in typed}
-    return [*(word for word in earlier if word.partition("=")[0] not in changed), *typed]
+    script, *typed = resumed
+    changes = [word for word in typed if not word.startswith("resume=")]
+    changed = {word.partition("=")[0] for word in changes}
+    return [script, *(word for word in first[1:] if word.partition("=")[0] not in changed), *changes]
 
 
 def _hold_out(texts: list[str], config: PretrainConfig) -> tuple[list[str], list[str]]:

@@ -160,7 +160,7 @@ def test_a_stable_rate_may_fall_whenever_one_likes(
     """A run planned longer and cut short is the run that was planned short, and its card says how to repeat it."""
     typed = ["optim.schedule=wsd", "trainer.max_steps=12"]
     whole = go(texts, tmp_path / "whole", *typed)
-    monkeypatch.setattr("sys.argv", ["pretrain.py", "optim.schedule=wsd", "trainer.max_steps=90", "hydra.run.dir=x"])
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "optim.schedule=wsd", "trainer.max_steps=90"])
     folder = stopped(texts, tmp_path / "run", monkeypatch, "optim.schedule=wsd", "trainer.max_steps=90")
     monkeypatch.setattr("sys.argv", ["pretrain.py", f"resume={folder}", "trainer.max_steps=12"])
     pretrain(resumed("pretrain", folder, [f"resume={folder}", "trainer.max_steps=12"]), folder)

@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install test test-slow check clean
+QUESTION ?= how do I sort a dictionary by value
+
+.PHONY: help install demo test test-slow check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,6 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,dev]'
 	@touch $@
+
+demo: install  ## train, measure and search offline, in minutes; QUESTION="…" asks something else
+	$(BIN)/python scripts/train.py experiment=demo
+	$(BIN)/python scripts/search.py "$(QUESTION)"
 
 test: install  ## the fast tests, a few minutes on two cores
 	$(BIN)/pytest

@@ -1,4 +1,4 @@
-"""The recipes of the paper on one small real model, several seeds each: what they are worth on the test sets.
+"""The recipes of the paper on a small real model, several seeds each: what they are worth on the test sets.
 
     python -m benchmarks.recipes --folder outputs/recipes
 
@@ -29,7 +29,8 @@ RECIPES = {
     "official": [*SENTENCE, "experiment=official"],
     "words": ["task=word", f"data.path={WORDS}"],
 }
-"""Settings beside ``model=bert_mini``, whose file has the pooling, rate and temperature that the search found."""
+"""Settings beside the model's own, whose file has the pooling, rate and temperature that the search found."""
+MODELS = {"mini": ["model=mini"], "wiki-mini-draft": ["model=bert_mini", f"model.path={DRAFT}"]}
 _POOLED = {
     "cls": ("5e-4", "1e-3", "2e-3"),
     "mean": ("3e-4", "5e-4", "1e-3", "2e-3"),
@@ -56,6 +57,7 @@ def main() -> None:
     """Run what is missing, then print and store the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "recipes", help="where the runs are")
+    parser.add_argument("--model", choices=MODELS, default="mini", help="the one in this package, or a draft beside it")
     parser.add_argument("--search", action="store_true", help="the learning rates instead of the test sets")
     parser.add_argument("--only", nargs="*", default=None, help="names of recipes")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
@@ -66,20 +68,21 @@ def main() -> None:
     for name, settings in recipes.items():
         if arguments.only is None or name in arguments.only:
             extra = [f"data.path={SENTENCES}", "eval.sets=[stsb-dev]", "eval.raw=[]"] if arguments.search else []
-            folder = arguments.folder / name.replace(", ", "-").replace(" ", "-")
-            runs[name] = [run(folder.with_name(f"{folder.name}-{seed}"), seed, [*settings, *extra]) for seed in seeds]
+            folder = arguments.folder / arguments.model / name.replace(", ", "-").replace(" ", "-")
+            chosen = [*MODELS[arguments.model], *settings, *extra]
+            runs[name] = [run(folder.with_name(f"{folder.name}-{seed}"), seed, chosen) for seed in seeds]
 
     for rows in tables(runs):
         print(markdown(rows[0], rows[1:]), end="\n\n")
-    content = {"machine": machine(torch.device("cpu")), "model": DRAFT.name, "runs": runs}
-    print(store(arguments.results, "search" if arguments.search else "recipes", content))
+    content = {"machine": machine(torch.device("cpu")), "model": arguments.model, "runs": runs}
+    print(store(arguments.results, f"{'search' if arguments.search else 'recipes'}-{arguments.model}", content))
 
 
 def run(folder: Path, seed: int, settings: list[str]) -> dict[str, Any]:
     """The scores of one run, which is made if it is not there."""
     metrics = folder / "metrics.json"
     if not metrics.exists():
-        common = ["model=bert_mini", f"model.path={DRAFT}", f"eval.data_dir={DATA}", f"seed={seed}"]
+        common = [f"eval.data_dir={DATA}", f"seed={seed}"]
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), *common, *settings, f"hydra.run.dir={folder}"]
         subprocess.run(command, check=True, cwd=ROOT)
     content = json.loads(metrics.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A pretrained backbone and its tokenizer, from a local folder or the hub."""
+"""A pretrained backbone and its tokenizer, from this package, a local folder or the hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +34,9 @@ def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
 
     Errors name ``setting``, by which the user gave the model.
     """
-    folder = Path(name).expanduser()
-    if hub.looks_local(name):
+    source = hub.source_of(name, setting)
+    folder = Path(source).expanduser()
+    if hub.looks_local(source):
         if not folder.exists():
             raise MirrorError(f"{setting}={name} does not exist: give a model folder or a hub name.")
         if not (folder / "config.json").exists():
@@ -43,7 +44,6 @@ def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
         source, reachable = str(folder), True
     else:
         reachable = hub.go_offline_unless_reachable()
-        source = name
     try:
         with quiet(bars=not folder.exists()):  # a download keeps its bar
             config = AutoConfig.from_pretrained(source)

@@ -171,7 +171,7 @@ class ModelConfig:
     """The pretrained model."""
 
     path: str = "bert-base-uncased"
-    """Hub name or local folder."""
+    """Hub name, local folder, or ``bundled:mini``."""
     pooling: Pooling = Pooling.cls
     max_tokens: int | None = None
     """Longest text the saved encoder reads, in tokens; null is what the model takes, 512 at most."""

@@ -141,6 +141,9 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write(partial)
+        shared = partial.stat().st_mode & 0o066
+        for path in partial.rglob("*"):  # safetensors writes for the owner alone: whoever may enter may read
+            path.chmod(path.stat().st_mode | shared)
         os.replace(partial, folder)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)

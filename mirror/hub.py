@@ -1,4 +1,4 @@
-"""Names that may stand for a local folder or for something on the Hugging Face hub."""
+"""Names that may stand for a local folder, for a model in this package or for something on the Hugging Face hub."""
 
 from http.client import HTTPException
 from pathlib import Path
@@ -8,8 +8,29 @@ from urllib.request import Request, urlopen
 
 import huggingface_hub.constants as hub_constants
 
+from mirror.errors import MirrorError
+
+BUNDLED = "bundled:"
+"""Before the name of a model that lies in this package; no hub name has a colon."""
+MODELS = Path(__file__).parent / "models"
+
 REACH_TIMEOUT = 4.0
 """Seconds to wait for the hub: its own client retries for half a minute before it gives up."""
+
+
+def source_of(name: str, setting: str) -> str:
+    """What transformers should load for a name: the folder of a bundled model, anything else as it is.
+
+    Raises:
+        MirrorError: there is no such bundled model; ``setting`` gave it.
+    """
+    if not name.startswith(BUNDLED):
+        return name
+    folder = MODELS / name.removeprefix(BUNDLED)
+    if not (folder / "config.json").is_file():
+        there = ", ".join(f"{BUNDLED}{path.parent.name}" for path in sorted(MODELS.glob("*/config.json")))
+        raise MirrorError(f"{setting}={name} is not in this package, which holds {there}.")
+    return str(folder)
 
 
 def looks_local(name: str) -> bool:

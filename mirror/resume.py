@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,10 @@ class Earlier:
 
     def note(self, record: RunRecord) -> None:
         """Carry over what a further stop must not lose."""
-        record["earlier_seconds"] = self.record.get("earlier_seconds", 0) + self.record["seconds"].get("total", 0)
+        # A run that was killed could not say how long it took: until its last checkpoint, then.
+        began = datetime.fromisoformat(self.record["started"]).timestamp()
+        seconds = self.record["seconds"].get("total", round(self.checkpoint.stat().st_mtime - began, 3))
+        record["earlier_seconds"] = self.record.get("earlier_seconds", 0) + seconds
         record[FINGERPRINT] = self.record.get(FINGERPRINT)
         record.write()
 

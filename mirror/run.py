@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from mirror.augment import DropHead, set_dropout
 from mirror.batches import MirrorData
 from mirror.card import model_card
-from mirror.compose import compose, quoted
+from mirror.compose import CONF, compose, quoted
 from mirror.config import Pooling, Select, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
@@ -138,7 +138,7 @@ def mirror_tune(
     """Mirror-tune a model on texts: the whole recipe in one call.
 
     Args:
-        model: hub name or local folder.
+        model: hub name or local folder, or a file of the group ``model`` with all that suits it, such as ``"mini"``.
         texts: raw texts, or pairs of texts as given positives; all of them are used.
         overrides: settings as on the command line, such as ``["task=word", "loss.temperature=0.1"]``.
         output: run folder for the encoder, the metrics and the log; None leaves nothing behind.
@@ -146,7 +146,9 @@ def mirror_tune(
     Raises:
         MirrorError: a setting, the model or the texts are wrong.
     """
-    config = compose("train", ["eval=none", "data.size=null", *overrides, f"model.path={quoted(model)}"])
+    known = (CONF / "model" / f"{model}.yaml").is_file() and not Path(model).exists()
+    chosen = f"model={model}" if known else f"model.path={quoted(model)}"
+    config = compose("train", ["eval=none", "data.size=null", *overrides, chosen])
     if output is not None:
         folder = Path(output)
         if folder.exists():

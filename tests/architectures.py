@@ -273,6 +273,7 @@ MODEL_FILES = {
     "ernie": "ernie",
     "indicbert": "albert",
     "mbert": "bert",
+    "mini": "bert",
     "minilm": "bert",
     "modernbert": "modernbert",
     "mpnet": "mpnet",

@@ -1,6 +1,9 @@
 """Where the tests find real data and models, and small stand-ins built on the spot."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,14 @@ def eval_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{5 * common:.3f}\t{a}\t{b}")
         (folder / "sts" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to write more than ``size`` bytes into a file, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

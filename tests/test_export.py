@@ -2,9 +2,6 @@
 
 import errno
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from mirror.config import Pooling
 from mirror.export import read_pooling, write_whole
 from mirror.pooling import layer_weights
 from tests.architectures import build
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, files_no_larger_than
 
 TEXTS = [*SENTENCES[::17], "Hm.", " ".join(SENTENCES[:4])]
 PORTABLE = [pooling for pooling in Pooling if pooling is not Pooling.mean_padded]
@@ -178,21 +175,16 @@ def test_real_encoder_of_others() -> None:
 # --- whole or absent
 
 
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """The system refuses to write more than ``size`` bytes into a file, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_nothing_beside_the_folder_is_left(bert: Path, tmp_path: Path) -> None:
     MirrorEncoder.load(bert).save(tmp_path / "deep" / "saved", card="# A card\n")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["saved"]
     assert (tmp_path / "deep" / "saved" / "README.md").read_text() == "# A card\n"
+
+
+def test_who_may_read_the_folder_may_read_its_files(bert: Path, tmp_path: Path) -> None:
+    MirrorEncoder.load(bert).save(tmp_path / "saved")
+    shared = (tmp_path / "saved").stat().st_mode & 0o066
+    assert {path.stat().st_mode & 0o066 for path in (tmp_path / "saved").iterdir() if path.is_file()} == {shared}
 
 
 def test_an_existing_folder_is_kept(bert: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mirror import MirrorEncoder, MirrorError
 from mirror.compose import compose, resumed
 from mirror.losses import info_nce
 from mirror.module import MirrorModule
+from mirror.record import METRICS
 from mirror.resume import earlier, losses_by_step
 from mirror.run import train
 from tests.conftest import ROOT, SENTENCES
@@ -167,6 +169,17 @@ def test_stopped_twice(options: list[str], tmp_path: Path, monkeypatch: pytest.M
     go_on(folder)
     assert metrics(folder)["earlier_seconds"] > first
     assert_same(folder, expected)
+
+
+def test_time_of_a_killed_run_counts(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill leaves no total: the run is taken to have lasted until its last checkpoint."""
+    folder = stopped(options, tmp_path / "stopped", 6, monkeypatch)
+    content = metrics(folder)
+    del content["seconds"]["total"]
+    content["started"] = datetime.fromtimestamp(earlier(folder).checkpoint.stat().st_mtime - 100, UTC).isoformat()
+    (folder / METRICS).write_text(json.dumps(content), encoding="utf-8")
+    go_on(folder)
+    assert metrics(folder)["earlier_seconds"] == pytest.approx(100, abs=0.1)
 
 
 def test_best_weights_survive(

@@ -1,6 +1,5 @@
 """The model card of a pre-trained model."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +15,7 @@ def model_card(
 ) -> str:
     """Recipe, text, loss curve and limits; Markdown with the hub's front matter."""
     model, masking = config.model, config.masking
-    command = " ".join(["python scripts/pretrain.py", *sys.argv[1:]])
+    command = " ".join(["python scripts/pretrain.py", *record["command"][1:]])
     seconds = record.get("earlier_seconds", 0) + record["seconds"].get("train", 0)
     rest = 1 - masking.masked - masking.random
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"

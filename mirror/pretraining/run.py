@@ -15,6 +15,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
+from mirror import hub
 from mirror.augment import set_dropout
 from mirror.backbone import load_backbone, quiet
 from mirror.config import PretrainConfig, Start, TokenizerKind, plain
@@ -65,6 +66,7 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if before:
+            record["command"] = _command(before.record["command"], record.content["command"])
             before.note(record)
         with record.phase("read"):
             table = read_texts(config.data, config.seed)
@@ -130,6 +132,14 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)
 
 
+def _command(first: Sequence[str], resumed: Sequence[str]) -> list[str]:
+    """What to type to make the same model without a stop: the first command, with what was changed on the way."""
+    script, *typed = resumed
+    changes = [word for word in typed if not word.startswith("resume=")]
+    changed = {word.partition("=")[0] for word in changes}
+    return [script, *(word for word in first[1:] if word.partition("=")[0] not in changed), *changes]
+
+
 def _hold_out(texts: list[str], config: PretrainConfig) -> tuple[list[str], list[str]]:
     """Training texts and held-out texts; at most a tenth is held out."""
     count = min(config.held_out.texts, len(texts) // 10)
@@ -161,7 +171,8 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
     """The model to train: one to continue from, or a new one, whose embeddings come from the corpus if one is given."""
     if config.model.path:
         with quiet():
-            model = AutoModelForMaskedLM.from_pretrained(config.model.path, dtype=torch.float32)
+            source = hub.source_of(config.model.path, "model.path")
+            model = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             raise MirrorError(
                 f"tokenizer.path={config.tokenizer.path} has {len(tokenizer)} entries and model.path="

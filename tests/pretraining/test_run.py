@@ -13,7 +13,7 @@ from mirror.compose import compose, resumed
 from mirror.config import PretrainConfig
 from mirror.pretraining.module import PretrainModule
 from mirror.pretraining.run import pretrain
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, files_no_larger_than
 
 SMALL = [
     "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
@@ -108,7 +108,7 @@ def test_resumed_is_uninterrupted(
     assert not (folder / "checkpoints").exists()
 
 
-def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Path:
     """A run that was stopped at step 8."""
 
     def stop(self: PretrainModule, *arguments: Any) -> None:
@@ -119,7 +119,7 @@ def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with monkeypatch.context() as patched:
         patched.setattr(PretrainModule, "on_train_batch_end", stop)
         with pytest.raises(SystemExit):
-            pretrain(small(texts), folder)
+            pretrain(small(texts, *overrides), folder)
     return folder
 
 
@@ -152,6 +152,22 @@ def test_settings_that_a_run_cannot_change(texts: Path, tmp_path: Path, monkeypa
     with pytest.raises(MirrorError, match=r"model\.layers=3 cannot be changed by resume="):
         resumed("pretrain", folder, [f"resume={folder}", "model.layers=3"])
     assert resumed("pretrain", folder, [f"resume={folder}", "trainer.max_steps=14"]).trainer.max_steps == 14
+
+
+def test_a_stable_rate_may_fall_whenever_one_likes(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run planned longer and cut short is the run that was planned short, and its card says how to repeat it."""
+    typed = ["optim.schedule=wsd", "trainer.max_steps=12"]
+    whole = go(texts, tmp_path / "whole", *typed)
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "optim.schedule=wsd", "trainer.max_steps=90"])
+    folder = stopped(texts, tmp_path / "run", monkeypatch, "optim.schedule=wsd", "trainer.max_steps=90")
+    monkeypatch.setattr("sys.argv", ["pretrain.py", f"resume={folder}", "trainer.max_steps=12"])
+    pretrain(resumed("pretrain", folder, [f"resume={folder}", "trainer.max_steps=12"]), folder)
+    after = weights(folder)
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"\npython scripts/pretrain.py {' '.join(typed)}\n" in card
 
 
 def test_folder_without_a_checkpoint(texts: Path, tmp_path: Path) -> None:
@@ -203,3 +219,13 @@ def test_tokenizer_that_does_not_fit_the_model(texts: Path, tiny_bert: Path, tmp
     small_model, large = tmp_path / "run" / "model", tiny_bert
     with pytest.raises(MirrorError, match="they do not belong together"):
         go(texts, tmp_path / "second", f"model.path={small_model}", f"tokenizer.path={large}")
+
+
+def test_disk_full_at_a_checkpoint(texts: Path, tmp_path: Path) -> None:
+    """The run ends in one sentence, what it had is whole, and it goes on where there is room again."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(MirrorError, match="free some space, then go on with resume="), files_no_larger_than(100_000):
+        pretrain(small(texts, "checkpoint_every=5"), folder)
+    assert metrics(folder)["status"] == "failed"
+    assert list((folder / "checkpoints").glob("*")) == []

@@ -123,7 +123,8 @@ class Curve(Callback):
     ) -> None:
         """Note the loss."""
         if not self.losses:
-            self.record.content["seconds"]["to first step"] = round(time.time() - self.record.started, 3)
+            first = round(time.time() - self.record.started, 3)
+            self.record.content["seconds"].setdefault("to first step", first)  # of the first seed
         self.losses.append(float(outputs["loss"]))
 
     def finish(self, config: TrainConfig) -> None:

@@ -66,7 +66,7 @@ class LinkingSet(TestSet):
         for start in range(0, len(distinct), CHUNK):
             similarity = queries[start : start + CHUNK] @ space.T  # (C, K)
             for row, (mention, concepts) in zip(similarity, distinct[start : start + CHUNK], strict=True):
-                own = [column[name] for concept in concepts for name in self._names.get(concept, ())]
+                own = list({column[name] for concept in concepts for name in self._names.get(concept, ())})
                 ranks[mention, concepts] = _rank(row, own)
         found = np.array([ranks[key] for key in zip(self.mentions, self.concepts, strict=True)])
         figures = {"acc@1": 100 * float((found <= 1).mean()), "acc@5": 100 * float((found <= 5).mean())}

@@ -365,6 +365,8 @@ class EvalConfig:
     """Concepts with their names, for files of mentions; null is the one beside them."""
     resamples: int = 1000
     """Bootstrap resamples for intervals and tests; 0 is none."""
+    geometry_every: int = 10
+    """Steps between two looks at the geometry of the space while training; 0 is never."""
     audit: bool = True
     """Look for the sets' texts among the training texts."""
 
@@ -375,6 +377,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _check(self.every >= 1, "eval.every", self.every, "at least 1")
+        _check(self.geometry_every >= 0, "eval.geometry_every", self.geometry_every, "0 (never) or more")
         ok = self.resamples == 0 or 100 <= self.resamples <= 10**6
         _check(ok, "eval.resamples", self.resamples, "0 (off), or from 100 to 1000000")
         if Pooling.mean_padded in self.raw:

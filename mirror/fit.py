@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def fit(
     folder: Path,
     hardware: Hardware,
     record: RunRecord,
+    watch: Sequence[Callback] = (),
 ) -> int:
-    """Train the encoder in place and leave it in evaluation mode.
+    """Train the encoder in place and leave it in evaluation mode; ``watch`` looks on.
 
     Returns:
         The number of steps taken.
@@ -43,7 +45,7 @@ def fit(
         MirrorError: the loss or the weights are not finite, or the memory does not suffice.
     """
     curve = Curve(record)
-    callbacks: list[Callback] = [curve]
+    callbacks: list[Callback] = [curve, *watch]
     best = None
     if config.select is Select.best:
         monitor = f"val/{config.eval.validation}"

@@ -9,6 +9,7 @@ What was measured stands under these keys; a *column* is an encoder by one pooli
 - ``comparisons``: a list of two columns on one set; see ``mirror.evaluation.certainty.Comparison``.
 - ``contamination``: by column and set, what the training texts hold; see ``mirror.evaluation.contamination.Overlap``.
 - ``geometry``: by column; see ``mirror.evaluation.geometry.Geometry``.
+- ``geometry_curve``: the same figures while training, by ``step``, of the run's own seed.
 - ``cosines``: by column and set, histograms of the cosine similarities.
 - ``seeds``: where there are several, by seed its ``steps``, ``loss`` and ``scores``.
 - ``columns``: of an evaluation, the path of each column's encoder.

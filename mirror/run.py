@@ -20,13 +20,15 @@ from mirror.evaluation import Score, TestSet, load_sets
 from mirror.evaluation.contamination import audit, known_texts
 from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
-from mirror.picture import PICTURE, Histograms, draw_cosines
+from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
 from mirror.record import RunRecord
 from mirror.results import Results, plain_scores
 from mirror.selfcheck import check_views
 from mirror.summary import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
 from mirror.trainer import quieten
+from mirror.watch import PAIRS as WATCHED
+from mirror.watch import GeometryWatch
 
 log = logging.getLogger(__name__)
 
@@ -105,16 +107,17 @@ def train(
         before = results.scores
         untouched = copy.deepcopy(encoder.backbone.state_dict()) if config.seeds > 1 else None
         # The run's own seed comes last: its encoder is the one that is returned.
-        for seed in reversed(range(config.seed, config.seed + config.seeds)):
+        for number, seed in enumerate(reversed(range(config.seed, config.seed + config.seeds))):
             seeded = dataclasses.replace(config, seed=seed, seeds=1)
             place = folder if seed == config.seed else folder / f"seed-{seed}"
-            if untouched is not None:
-                log.info("seed %d (%d seeds from %d on)", seed, config.seeds, config.seed)
+            data.pairs.reseed(seed)
+            if config.seeds > 1:
+                log.info("seed %d (%d of %d)", seed, number + 1, config.seeds)
+            if number > 0 and untouched is not None:
                 encoder.backbone.load_state_dict(untouched)
                 _prepare(encoder, seeded)
-                data.pairs.reseed(seed)
             with record.phase("train"):
-                steps = fit(seeded, encoder, data, place, hardware, record)
+                steps = fit(seeded, encoder, data, place, hardware, record, _watch(encoder, results, record))
             if not chief:
                 return encoder
             record["steps"] = steps
@@ -135,6 +138,8 @@ def train(
 
         with record.phase("save"):
             _draw(results.cosines, config, folder)
+            if "geometry_curve" in record.content:
+                draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
         _report(config, results, record)
         log.info("encoder saved in %s", folder / "encoder")
     return encoder
@@ -222,6 +227,12 @@ def _measure_raw(encoder: MirrorEncoder, results: Results, config: TrainConfig) 
     vectors = encoder.encode_by(results.texts, poolings, progress=config.trainer.progress)
     for pooling in poolings:
         results.add(f"raw {pooling.value}", vectors[pooling])
+
+
+def _watch(encoder: MirrorEncoder, results: Results, record: RunRecord) -> list[GeometryWatch]:
+    """What looks on while the encoder learns, where there are pairs to look at."""
+    every, pairs = results.config.geometry_every, results.sample[:WATCHED]
+    return [GeometryWatch(encoder, pairs, every, record)] if every and pairs else []
 
 
 def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> None:

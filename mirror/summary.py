@@ -153,7 +153,9 @@ def protocol_table(
     notes = _notes((), {"": overlaps or {}}, {"": scores})
     if intervals:
         headlines = {PROTOCOL_NAMES[score.headline] for score in scores.values()}
-        notes.insert(0, f"interval of the figure by {' or '.join(sorted(headlines))}, bootstrapped over the pairs")
+        notes.insert(
+            0, f"95 % interval: of the figure by {' or '.join(sorted(headlines))}, bootstrapped over the pairs"
+        )
     return "\n".join([_text(table), *notes])
 
 

@@ -13,6 +13,7 @@ from mirror.errors import MirrorError
 from mirror.evaluation import load_sets
 from mirror.evaluation.certainty import Comparison
 from mirror.evaluation.contamination import Overlap
+from mirror.page import check_plotly, show_errors
 from mirror.record import RunRecord, read_record
 from mirror.results import Results
 from mirror.summary import difference_table, geometry_table, part_table, protocol_table, score_table
@@ -28,6 +29,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
         MirrorError: an encoder or a set cannot be loaded.
     """
     with RunRecord(folder, plain(config)) as record:
+        if config.eval.errors:
+            check_plotly()
         if not config.eval.measured:
             raise MirrorError("eval=none measures nothing: choose eval=stsb, eval=sts, eval=words or eval=demo.")
         with record.phase("load"):
@@ -54,6 +57,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
             comparisons = results.comparisons(next(iter(paths)))
         record["comparisons"] = [comparison.plain() for comparison in comparisons]
         _report(results, paths, comparisons)
+        columns = list(results.scores)
+        show_errors(results, columns[:1] + columns[1:][-1:], folder)
         return results
 
 

@@ -365,6 +365,10 @@ class EvalConfig:
     """Concepts with their names, for files of mentions; null is the one beside them."""
     resamples: int = 1000
     """Bootstrap resamples for intervals and tests; 0 is none."""
+    errors: bool = False
+    """Show where the encoders err, in tables and in ``errors.html``."""
+    neighbours: list[str] = field(default_factory=list)
+    """Words whose nearest texts in the sets are shown."""
     geometry_every: int = 10
     """Steps between two looks at the geometry of the space while training; 0 is never."""
     audit: bool = True

@@ -1,5 +1,6 @@
 """What was measured of several encoders on the same sets: gathered here, for the record and for the reader."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,31 @@ from mirror.evaluation.certainty import Comparison, Interval, compare, distribut
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.cosines import EDGES, histograms
 from mirror.evaluation.geometry import Geometry, geometry, sample
+from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.resampling import Floats
+from mirror.evaluation.residuals import Kind, WorstPair, kinds, neighbours, worst
 from mirror.evaluation.score import Pair, Vectors, over_seeds
 from mirror.picture import Histograms
+
+
+@dataclass
+class SetErrors:
+    """Where encoders err on one set of graded pairs."""
+
+    test: PairSet
+    similarities: dict[str, Floats]
+    """By column, of each pair."""
+    kinds: list[Kind]
+    worst: list[WorstPair]
+
+
+@dataclass
+class Errors:
+    """Where encoders err, and what they put near the words of ``eval.neighbours``."""
+
+    sets: dict[str, SetErrors]
+    neighbours: dict[str, dict[str, list[tuple[str, float]]]]
+    """By column and word."""
 
 
 @dataclass
@@ -32,10 +55,13 @@ class Results:
     """By column, of its last seed."""
     geometry: dict[str, Geometry] = field(default_factory=dict)
     """By column, of its last seed."""
+    neighbours: dict[str, dict[str, list[tuple[str, float]]]] = field(default_factory=dict)
+    """By column and word of ``eval.neighbours``, of its last seed."""
     _resampled: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.texts = texts_of(self.sets)
+        self._pool = texts_of(self.sets)
+        self.texts = list(dict.fromkeys([*self._pool, *self.config.neighbours]))
         self.sample = sample(self.sets)
 
     def add(self, column: str, vectors: Vectors) -> dict[str, Score]:
@@ -50,6 +76,8 @@ class Results:
         self.cosines[column] = histograms(by_text, self.sets)
         if self.sample:
             self.geometry[column] = geometry(by_text, self.sample)
+        if self.config.neighbours:
+            self.neighbours[column] = neighbours(by_text, self._pool, self.config.neighbours)
         self._resampled.pop(column, None)
         return scores
 
@@ -77,6 +105,15 @@ class Results:
             new = {column: scores for column, scores in self.scores.items() if column not in self._resampled}
             self._resampled |= distributions(new, self.config.resamples)
         return self._resampled
+
+    def errors(self, columns: Sequence[str]) -> Errors:
+        """Where these columns err on the sets of graded pairs, by their last seed; the last column leads."""
+        found = {}
+        for test in self.sets:
+            if isinstance(test, PairSet):
+                similarities = {column: self.seeds[column][-1][test.name].items[0][:, 0] for column in columns}
+                found[test.name] = SetErrors(test, similarities, kinds(test, similarities), worst(test, similarities))
+        return Errors(found, {column: self.neighbours[column] for column in columns if column in self.neighbours})
 
     def plain(self) -> dict[str, Any]:
         """What ``metrics.json`` keeps; see ``mirror.record``."""

@@ -20,6 +20,7 @@ from mirror.evaluation import Score, TestSet, load_sets
 from mirror.evaluation.contamination import audit, known_texts
 from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
+from mirror.page import check_plotly, show_errors
 from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
 from mirror.record import RunRecord
 from mirror.results import Results, plain_scores
@@ -63,6 +64,8 @@ def train(
     quieten(chief)
     hardware = choose_hardware(config.trainer)
     with RunRecord(folder if chief else None, plain(config), started) as record:
+        if config.eval.errors:
+            check_plotly()
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
 
         with record.phase("read"):
@@ -140,7 +143,7 @@ def train(
             _draw(results.cosines, config, folder)
             if "geometry_curve" in record.content:
                 draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
-        _report(config, results, record)
+        _report(config, results, record, folder)
         log.info("encoder saved in %s", folder / "encoder")
     return encoder
 
@@ -245,7 +248,7 @@ def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> 
     draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), folder / PICTURE)
 
 
-def _report(config: TrainConfig, results: Results, record: RunRecord) -> None:
+def _report(config: TrainConfig, results: Results, record: RunRecord, folder: Path) -> None:
     """Store the comparisons, and print what was found."""
     scores = results.scores
     if TUNED in scores:
@@ -272,4 +275,8 @@ def _report(config: TrainConfig, results: Results, record: RunRecord) -> None:
         log.info("\n%s", protocol_table(after, f"{tuned} by protocol", intervals, overlap))
         if results.geometry:
             log.info("\n%s", geometry_table(results.geometry, "Geometry of the space"))
+        same = f"raw {config.model.pooling.value}"
+        others = [column for column in scores if column != TUNED]
+        before = [same] if same in others else others[-1:]
+        show_errors(results, [*before, TUNED], folder)
     log.info("time: %s", time_line(record.content["seconds"]))

@@ -1,16 +1,19 @@
 """The tables that a person reads at the end of a run."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mirror.evaluation import Score, sts_average
 from mirror.evaluation.certainty import AVERAGE, Comparison, Interval
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.geometry import Geometry
+from mirror.evaluation.residuals import Kind, WorstPair
 from mirror.evaluation.sts import AVERAGED
 
 PROTOCOL_NAMES = {
@@ -216,6 +219,44 @@ def geometry_table(columns: Mapping[str, Geometry], title: str) -> str:
     for name, found in columns.items():
         values = (found.alignment, found.uniformity, found.anisotropy)
         table.add_row(name, *(f"{value:.3f}" for value in values), f"{found.effective_rank:.1f}")
+    return _text(table)
+
+
+def worst_table(worst: Sequence[WorstPair], title: str) -> str:
+    """The pairs that stand farthest from their place, and by how much: a share of the pairs, + is too similar."""
+    table = new_table(title)
+    table.add_column("texts", ratio=1)
+    table.add_column("gold", justify="right")
+    for name in worst[0].residuals:
+        table.add_column(name, justify="right")
+    for pair in worst:
+        texts = escape(f"{pair.left}\n{pair.right}")
+        table.add_row(texts, f"{pair.gold:g}", *(f"{value:+.2f}" for value in pair.residuals.values()))
+    return _text(table)
+
+
+def kind_table(kinds: Sequence[Kind], title: str) -> str:
+    """Scores by kind of pair."""
+    table = new_table(title)
+    for heading in ("", "kind"):
+        table.add_column(heading)
+    for heading in ("pairs", *kinds[0].scores):
+        table.add_column(heading, justify="right")
+    for kind in kinds:
+        cells = ["–" if math.isnan(value) else f"{value:.2f}" for value in kind.scores.values()]
+        table.add_row(kind.group, kind.name, str(kind.pairs), *cells)
+    return _text(table)
+
+
+def neighbour_table(neighbours: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]], title: str) -> str:
+    """Words as rows, encoders as columns, in each cell the nearest texts."""
+    table = new_table(title)
+    table.add_column("")
+    for name in neighbours:
+        table.add_column(name, ratio=1)
+    for word in next(iter(neighbours.values())):
+        cells = [", ".join(f"{text} {cosine:.2f}" for text, cosine in near[word]) for near in neighbours.values()]
+        table.add_row(escape(word), *(escape(cell) for cell in cells))
     return _text(table)
 
 

@@ -161,7 +161,7 @@ def encoders(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     other = MirrorEncoder.load(tiny_bert, "max")
     with torch.no_grad():
         for weight in other.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)), alpha=0.05)
     other.save(folder / "second" / "encoder")
     return folder / "first" / "encoder", folder / "second" / "encoder", tiny_bert
 

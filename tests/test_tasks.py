@@ -106,10 +106,9 @@ def test_linking_by_naive_loops() -> None:
 
 def test_ranking_by_the_definitions() -> None:
     rng = np.random.default_rng(0)
-    test = RankingSet(
-        "made-up", [f"a{i}" for i in range(50)], [f"b{i}" for i in range(50)], rng.integers(0, 2, 50) * 1.0
-    )
-    vectors = {text: rng.normal(size=4).astype(np.float32) for text in test.texts()}
+    labels: NDArray[np.float64] = rng.integers(0, 2, 50).astype(np.float64)
+    test = RankingSet("made-up", [f"a{i}" for i in range(50)], [f"b{i}" for i in range(50)], labels)
+    vectors: Vectors = {text: rng.normal(size=4).astype(np.float32) for text in test.texts()}
     vectors |= {f"{side}{i + 1}": vectors[f"{side}{i}"] for i in range(0, 20, 2) for side in "ab"}  # ties
     near = np.array([cosine(vectors, *pair) for pair in test.pairs()])
     right, wrong = near[test.labels == 1], near[test.labels == 0]
@@ -128,11 +127,13 @@ def retrieval() -> RetrievalSet:
 
 
 def ranking() -> RankingSet:
-    return RankingSet("made-up", [f"a{i}" for i in range(30)], [f"b{i}" for i in range(30)], np.arange(30) % 2 * 1.0)
+    return RankingSet(
+        "made-up", [f"a{i}" for i in range(30)], [f"b{i}" for i in range(30)], (np.arange(30) % 2).astype(np.float64)
+    )
 
 
 def graded() -> PairSet:
-    gold = np.arange(30) % 5 * 1.0
+    gold = (np.arange(30) % 5).astype(np.float64)
     return PairSet("made-up", [f"a{i}" for i in range(30)], [f"b{i}" for i in range(30)], gold, ["x", "y"] * 15)
 
 

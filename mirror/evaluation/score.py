@@ -68,7 +68,7 @@ def over_seeds(scores: Sequence[Score]) -> Score:
 class TestSet(Protocol):
     """A set of ``mirror.evaluation``: one file for each kind."""
 
-    __test__ = False  # pytest takes the name for one of its own
+    __test__: bool = False  # pytest takes the name for one of its own
     name: str
 
     def pairs(self) -> list[Pair]:

@@ -13,10 +13,11 @@ from mirror.errors import MirrorError
 from mirror.evaluation import load_sets
 from mirror.evaluation.certainty import Comparison
 from mirror.evaluation.contamination import Overlap
+from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
 from mirror.page import check_plotly, show_errors
 from mirror.record import RunRecord, read_record
 from mirror.results import Results
-from mirror.summary import difference_table, geometry_table, part_table, protocol_table, score_table
+from mirror.summary import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
 from mirror.texts import read_lines
 
 log = logging.getLogger(__name__)
@@ -31,13 +32,14 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
     with RunRecord(folder, plain(config)) as record:
         if config.eval.errors:
             check_plotly()
-        if not config.eval.measured:
+        if not config.eval.measured and not config.eval.mteb:
             raise MirrorError("eval=none measures nothing: choose eval=stsb, eval=sts, eval=words or eval=demo.")
         with record.phase("load"):
-            results = Results(
-                load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary), config.eval
-            )
+            sets = load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary)
+            results = Results(sets, config.eval)
+            tasks = load_tasks(config.eval.mteb) if config.eval.mteb else []
         paths: dict[str, str] = {}
+        mteb: dict[str, dict[str, float]] = {}
         for path in config.encoders:
             with record.phase("load"):
                 encoder = _load(path, config)
@@ -49,16 +51,24 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
                     column = pooling.value if len(config.encoders) == 1 else f"{_short(path, config)} {pooling.value}"
                     paths[column] = path
                     results.overlaps[column] = overlaps
-                    results.add(column, vectors[pooling])
+                    if sets:
+                        results.add(column, vectors[pooling])
+                    if tasks:
+                        encoder.pooling = pooling
+                        mteb[column] = run_tasks(tasks, encoder.encode, path)
             record["columns"] = paths
             record.content.update(results.plain())
             record.write()
-        with record.phase("evaluate"):
-            comparisons = results.comparisons(next(iter(paths)))
-        record["comparisons"] = [comparison.plain() for comparison in comparisons]
-        _report(results, paths, comparisons)
-        columns = list(results.scores)
-        show_errors(results, columns[:1] + columns[1:][-1:], folder)
+        if sets:
+            with record.phase("evaluate"):
+                comparisons = results.comparisons(next(iter(paths)))
+            record["comparisons"] = [comparison.plain() for comparison in comparisons]
+            _report(results, paths, comparisons)
+            columns = list(results.scores)
+            show_errors(results, columns[:1] + columns[1:][-1:], folder)
+        if mteb:
+            record["mteb"] = mteb
+            log.info("\n%s", mteb_table(mteb, "MTEB, main scores × 100"))
         return results
 
 

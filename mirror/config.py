@@ -365,6 +365,8 @@ class EvalConfig:
     """Concepts with their names, for files of mentions; null is the one beside them."""
     resamples: int = 1000
     """Bootstrap resamples for intervals and tests; 0 is none."""
+    mteb: list[str] = field(default_factory=list)
+    """Tasks of MTEB by its names, for ``scripts/evaluate.py``; their data come from the hub."""
     errors: bool = False
     """Show where the encoders err, in tables and in ``errors.html``."""
     neighbours: list[str] = field(default_factory=list)
@@ -423,6 +425,8 @@ class TrainConfig:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
+        if self.eval.mteb:
+            raise MirrorError("eval.mteb is for scripts/evaluate.py: leave it out, and evaluate the encoder after.")
 
 
 @dataclass

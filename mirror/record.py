@@ -12,6 +12,7 @@ What was measured stands under these keys; a *column* is an encoder by one pooli
 - ``geometry_curve``: the same figures while training, by ``step``, of the run's own seed.
 - ``cosines``: by column and set, histograms of the cosine similarities.
 - ``seeds``: where there are several, by seed its ``steps``, ``loss`` and ``scores``.
+- ``mteb``: by column and task, MTEB's main score × 100.
 - ``columns``: of an evaluation, the path of each column's encoder.
 """
 

@@ -222,6 +222,17 @@ def geometry_table(columns: Mapping[str, Geometry], title: str) -> str:
     return _text(table)
 
 
+def mteb_table(scores: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """Tasks of MTEB as rows, encoders as columns."""
+    table = new_table(title)
+    table.add_column("task")
+    for name in scores:
+        table.add_column(name, justify="right")
+    for task in next(iter(scores.values())):
+        table.add_row(task, *(f"{found[task]:.2f}" for found in scores.values()))
+    return _text(table)
+
+
 def worst_table(worst: Sequence[WorstPair], title: str) -> str:
     """The pairs that stand farthest from their place, and by how much: a share of the pairs, + is too similar."""
     table = new_table(title)

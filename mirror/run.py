@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from mirror.augment import DropHead, set_dropout
 from mirror.batches import MirrorData
 from mirror.card import model_card
 from mirror.compose import compose, quoted
-from mirror.config import Select, TrainConfig, plain
+from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation import Score, TestSet, load_sets
@@ -24,6 +25,7 @@ from mirror.page import check_plotly, show_errors
 from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
 from mirror.record import RunRecord
 from mirror.results import Results, plain_scores
+from mirror.resume import CHECKPOINTS, earlier, note_texts
 from mirror.selfcheck import check_views
 from mirror.summary import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
@@ -63,10 +65,13 @@ def train(
     chief = is_chief()  # under DDP every process runs this; one measures, prints and saves
     quieten(chief)
     hardware = choose_hardware(config.trainer)
+    interrupted = earlier(folder) if config.resume else None
     with RunRecord(folder if chief else None, plain(config), started) as record:
         if config.eval.errors:
             check_plotly()
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
+        if interrupted:
+            interrupted.note(record)
 
         with record.phase("read"):
             sets, validation = _sets(config, needed=chief or config.data.exclude_tests)
@@ -76,6 +81,7 @@ def train(
             else:
                 source = "texts given to mirror_tune"
                 table = choose(in_memory(texts), config.data, config.seed, source, excluded)
+        note_texts(record, table.fingerprint, config.data.path, interrupted)
         record["data"] = table.counts()
         _report_texts(table, config)
         results = Results(sets if chief else [], config.eval)
@@ -120,7 +126,8 @@ def train(
                 encoder.backbone.load_state_dict(untouched)
                 _prepare(encoder, seeded)
             with record.phase("train"):
-                steps = fit(seeded, encoder, data, place, hardware, record, _watch(encoder, results, record))
+                watch = _watch(encoder, results, record, config)
+                steps = fit(seeded, encoder, data, place, hardware, record, interrupted, watch)
             if not chief:
                 return encoder
             record["steps"] = steps
@@ -138,6 +145,7 @@ def train(
                 encoder.cpu()
                 card = model_card(seeded, table, before, after, steps, results.overlaps.get(TUNED, {}))
                 encoder.save(place / "encoder", card)
+                shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
 
         with record.phase("save"):
             _draw(results.cosines, config, folder)
@@ -232,10 +240,11 @@ def _measure_raw(encoder: MirrorEncoder, results: Results, config: TrainConfig) 
         results.add(f"raw {pooling.value}", vectors[pooling])
 
 
-def _watch(encoder: MirrorEncoder, results: Results, record: RunRecord) -> list[GeometryWatch]:
-    """What looks on while the encoder learns, where there are pairs to look at."""
-    every, pairs = results.config.geometry_every, results.sample[:WATCHED]
-    return [GeometryWatch(encoder, pairs, every, record)] if every and pairs else []
+def _watch(encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig) -> list[GeometryWatch]:
+    """What looks on while the encoder learns: where there are pairs to look at, and one device has all weights."""
+    every, pairs = config.eval.geometry_every, results.sample[:WATCHED]
+    whole = config.trainer.strategy is not Strategy.fsdp
+    return [GeometryWatch(encoder, pairs, every, record)] if every and pairs and whole else []
 
 
 def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> None:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 PAGE = "errors.html"
 COLORS = ("#8c8c8c", "#1f77b4")
 """Before and after."""
+POINTS = 1500
+"""Pairs drawn of a larger set, so that the page stays quick; the residuals are of all."""
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <style>
@@ -29,7 +31,8 @@ TEMPLATE = """<!doctype html>
 </style><script>{{ script|safe }}</script></head><body>
 <h1>{{ title }}</h1>
 <p class="note">Cosine similarity against gold scores. The residual is by how much a pair ranks too high, as a share of
-the set's pairs: −1 to 1, 0 is right.</p>
+the set's pairs: −1 to 1, 0 is right. Of a large set {{ points }} random pairs are drawn; figures and
+residuals are of all pairs.</p>
 {% for set in sets %}
 <h2>{{ set.name }}</h2>
 {{ set.plot|safe }}
@@ -99,6 +102,7 @@ def write_page(errors: Errors, title: str, path: Path) -> None:
     near = errors.neighbours
     html = page.render(
         title=title,
+        points=POINTS,
         script=get_plotlyjs(),
         sets=sets,
         neighbours=near,
@@ -113,11 +117,13 @@ def _plot(test: PairSet, similarities: Mapping[str, Any]) -> str:
 
     columns = list(similarities)
     figure = make_subplots(1, len(columns) + 1, subplot_titles=[*columns, "residuals"])
-    texts = [f"{_short(left)}<br>{_short(right)}" for left, right in test.pairs()]
+    drawn = np.sort(np.random.default_rng(0).permutation(len(test))[:POINTS])
+    pairs = test.pairs()
+    texts = [f"{_short(left)}<br>{_short(right)}" for left, right in (pairs[i] for i in drawn)]
     for place, (column, values) in enumerate(similarities.items(), start=1):
         color = COLORS[place - len(columns) - 1]
-        figure.add_scattergl(
-            x=test.gold, y=values, text=texts, mode="markers", name=column, row=1, col=place,
+        figure.add_scatter(
+            x=test.gold[drawn], y=values[drawn], text=texts, mode="markers", name=column, row=1, col=place,
             marker={"size": 4, "opacity": 0.5, "color": color}, hovertemplate="%{text}<br>%{x} %{y:.2f}",
         )  # fmt: skip
         figure.add_histogram(

@@ -35,6 +35,8 @@ from mirror.watch import GeometryWatch
 
 log = logging.getLogger(__name__)
 
+MANY = 200_000
+"""Texts that take minutes to audit."""
 TUNED = "tuned"
 """The column of the tuned encoder in ``metrics.json``."""
 
@@ -86,6 +88,8 @@ def train(
         _report_texts(table, config)
         results = Results(sets if chief else [], config.eval)
         if results.sets and config.eval.audit:
+            if len(table.pairs) > MANY:
+                log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
             with record.phase("audit"):
                 results.overlaps[TUNED] = audit(table.pairs, sets, progress=config.trainer.progress)
             log.info("\n%s", audit_table(results.overlaps[TUNED], "Test texts among the training texts"))

@@ -7,39 +7,115 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mirror.config import EncodeConfig, EvaluateConfig, plain
+from mirror.config import EncodeConfig, EvaluateConfig, Pooling, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.evaluation import Score, load_sets
-from mirror.evaluation import evaluate as score_sets
-from mirror.record import RunRecord
-from mirror.summary import protocol_table
+from mirror.evaluation import load_sets
+from mirror.evaluation.certainty import Comparison
+from mirror.evaluation.contamination import Overlap
+from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
+from mirror.page import check_plotly, show_errors
+from mirror.record import RunRecord, read_record
+from mirror.results import Results
+from mirror.summary import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
 from mirror.texts import read_lines
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(config: EvaluateConfig, folder: Path) -> dict[str, Score]:
-    """Score an encoder on the sets of ``eval=`` and print them by protocol.
+def evaluate(config: EvaluateConfig, folder: Path) -> Results:
+    """Score encoders on the sets of ``eval=`` and print them: one by protocol, several side by side.
 
     Raises:
-        MirrorError: the encoder or a set cannot be loaded.
+        MirrorError: an encoder or a set cannot be loaded.
     """
     with RunRecord(folder, plain(config)) as record:
-        if not config.eval.measured:
+        if config.eval.errors:
+            check_plotly()
+        if not config.eval.measured and not config.eval.mteb:
             raise MirrorError("eval=none measures nothing: choose eval=stsb, eval=sts, eval=words or eval=demo.")
         with record.phase("load"):
-            encoder = _load(config.encoder, config)
-            sets = load_sets(config.eval.measured, config.eval.data_dir)
-        with record.phase("evaluate"):
-            scores = score_sets(lambda texts: encoder.encode(texts, progress=True), sets)
-        pooling = encoder.pooling.value
-        record["pooling"] = pooling
-        record["scores"] = {
-            f"{pooling}": {name: {**score.protocols, "pairs": score.pairs} for name, score in scores.items()}
-        }
-        log.info("\n%s", protocol_table(scores, f"{config.encoder}, {pooling} pooling, × 100 (Spearman, unless named)"))
-        return scores
+            sets = load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary)
+            results = Results(sets, config.eval)
+            tasks = load_tasks(config.eval.mteb) if config.eval.mteb else []
+        paths: dict[str, str] = {}
+        mteb: dict[str, dict[str, float]] = {}
+        for path in config.encoders:
+            with record.phase("load"):
+                encoder = _load(path, config)
+                overlaps = _overlaps_of(Path(path), results)
+            with record.phase("evaluate"):
+                poolings = _poolings(encoder, config)
+                vectors = encoder.encode_by(results.texts, poolings, progress=True)
+                for pooling in poolings:
+                    column = pooling.value if len(config.encoders) == 1 else f"{_short(path, config)} {pooling.value}"
+                    paths[column] = path
+                    results.overlaps[column] = overlaps
+                    if sets:
+                        results.add(column, vectors[pooling])
+                    if tasks:
+                        encoder.pooling = pooling
+                        mteb[column] = run_tasks(tasks, encoder.encode, path)
+            record["columns"] = paths
+            record.content.update(results.plain())
+            record.write()
+        if sets:
+            with record.phase("evaluate"):
+                comparisons = results.comparisons(next(iter(paths)))
+            record["comparisons"] = [comparison.plain() for comparison in comparisons]
+            _report(results, paths, comparisons)
+            columns = list(results.scores)
+            show_errors(results, columns[:1] + columns[1:][-1:], folder)
+        if mteb:
+            record["mteb"] = mteb
+            log.info("\n%s", mteb_table(mteb, "MTEB, main scores × 100"))
+        return results
+
+
+def _poolings(encoder: MirrorEncoder, config: EvaluateConfig) -> list[Pooling]:
+    """How to pool an encoder: as it was saved, whatever the settings say; a model without a pooling as they say."""
+    if encoder.saved_pooling is not None or config.pooling is not None:
+        return [encoder.pooling]
+    poolings = list(dict.fromkeys(config.eval.raw)) or [encoder.pooling]
+    log.warning(
+        "%s does not say how it is pooled, and the scores depend on it: shown by %s; choose with pooling=.",
+        encoder.name,
+        " and ".join(pooling.value for pooling in poolings),
+    )
+    return poolings
+
+
+def _short(path: str, config: EvaluateConfig) -> str:
+    """A name for tables: the part of the path in which the encoders differ, or all of it."""
+    names = [[part for part in Path(other).parts if part != "encoder"][-1:] for other in config.encoders]
+    own = [part for part in Path(path).parts if part != "encoder"][-1:]
+    return own[0] if own and names.count(own) == 1 else path
+
+
+def _overlaps_of(path: Path, results: Results) -> dict[str, Overlap]:
+    """What the run that made an encoder found of these sets in its training texts; nothing where it is not known."""
+    record = read_record(path)
+    audited = record.get("contamination", {}).get("tuned", {})
+    return {test.name: Overlap(**audited[test.name]) for test in results.sets if test.name in audited}
+
+
+def _report(results: Results, paths: dict[str, str], comparisons: list[Comparison]) -> None:
+    scores = results.scores
+    unit = "× 100 (Spearman, all pairs of a set ranked together, unless named)"
+    if len(scores) > 1:
+        first = next(iter(scores))
+        title = f"Side by side, {unit}; marks: against {first}"
+        log.info("\n%s", score_table(scores, title, gain=False, comparisons=comparisons, overlaps=results.overlaps))
+        if comparisons:
+            log.info("\n%s", difference_table(comparisons, f"Differences from {first}"))
+    for column, found in scores.items():
+        pooling = f", {column} pooling" if len(set(paths.values())) == 1 else ""
+        title = f"{paths[column] if pooling else column}{pooling}, × 100 (Spearman, unless named)"
+        log.info("\n%s", protocol_table(found, title, results.intervals(column), results.overlaps.get(column)))
+    if parts := part_table(scores, "By part, × 100"):
+        log.info("\n%s", parts)
+    if results.geometry:
+        log.info("\n%s", geometry_table(results.geometry, "Geometry of the space"))
 
 
 def encode(config: EncodeConfig) -> None:
@@ -67,5 +143,10 @@ def encode(config: EncodeConfig) -> None:
 
 
 def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
-    encoder = MirrorEncoder.load(name, config.pooling, max_tokens=config.max_tokens, setting="encoder")
+    """Load an encoder; one that was saved with its pooling keeps it."""
+    encoder = MirrorEncoder.load(name, max_tokens=config.max_tokens, setting="encoder")
+    if encoder.saved_pooling is None and config.pooling is not None:
+        encoder.pooling = config.pooling
+    elif config.pooling not in (None, encoder.saved_pooling):
+        log.warning("%s was saved with %s pooling and keeps it.", name, encoder.pooling.value)
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -82,6 +82,10 @@ class MirroredPairs(Dataset[MirroredBatch]):
         encoder.settle(longest)
         self._order: tuple[int, list[int]] = (-1, [])
 
+    def reseed(self, seed: int) -> None:
+        """Another order and other masks, for another training on the same texts."""
+        self.seed, self._order = seed, (-1, [])
+
     @property
     def steps(self) -> int:
         """Batches in an epoch."""

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from mirror import pydocs
 from mirror.config import AugConfig, TrainConfig
 from mirror.evaluation import Score
+from mirror.evaluation.contamination import Overlap
 from mirror.texts import TextTable
 
 
@@ -16,6 +18,7 @@ def model_card(
     before: Mapping[str, Mapping[str, Score]],
     after: Mapping[str, Score],
     steps: int,
+    overlaps: Mapping[str, Overlap] = MappingProxyType({}),
 ) -> str:
     """Base model, data, recipe, scores before and after, date; Markdown with the hub's front matter."""
     card = f"""---
@@ -48,7 +51,14 @@ arXiv 2104.08027) from raw text alone, without labels.
         for name, score in after.items():
             cells = [f"{scores[name].value:.2f}" for scores in before.values()]
             label = name if score.headline == "all" else f"{name} ({score.headline})"
-            card += f"| {label} | {' | '.join([*cells, f'{score.value:.2f}'])} |\n"
+            seen = " †" if name in overlaps and overlaps[name].transductive else ""
+            card += f"| {label}{seen} | {' | '.join([*cells, f'{score.value:.2f}'])} |\n"
+        shares = [f"{name} {100 * found.share:.1f} %" for name, found in overlaps.items() if found.transductive]
+        if shares:
+            card += (
+                "\n† transductive: of this set's texts some were trained on, without their scores: "
+                f"{', '.join(shares)}.\n"
+            )
         if "pydocs" in after:
             card += f"\npydocs is the documentation of {pydocs.origin()}; another installation gives another set.\n"
     card += """

@@ -239,10 +239,13 @@ class DataConfig:
     pair_separator: str | None = None
     """Splits a line into a text and its given positive, as the authors' ``a||b`` files."""
     language: str = "en"
+    """Of the built-in words; several as ``en+de``, for an encoder of both."""
     size: int | None = 10_000
     """Texts to train on (paper: 10k, best between 10k and 20k); null is all."""
     sample: Sample = Sample.random
     deduplicate: bool = True
+    exclude_tests: bool = False
+    """Leave out texts that stand, exactly or nearly, in a set of ``eval=``."""
 
     def __post_init__(self) -> None:
         if self.path is not None and not self.path.strip():
@@ -353,7 +356,7 @@ class EvalConfig:
     """What is measured, before and after training."""
 
     sets: list[str] = field(default_factory=list)
-    """Names from ``mirror.evaluation.SETS``."""
+    """Names from ``mirror.evaluation.SETS``, files in ``data_dir`` such as ``bli/en-de``, and paths of .tsv files."""
     with_data_dir: list[str] = field(default_factory=list)
     """Further sets, measured where ``data_dir`` is given."""
     data_dir: str | None = None
@@ -364,6 +367,20 @@ class EvalConfig:
     """The set that ``select=best`` watches."""
     every: int = 10
     """Steps between two looks at the validation set."""
+    dictionary: str | None = None
+    """Concepts with their names, for files of mentions; null is the one beside them."""
+    resamples: int = 1000
+    """Bootstrap resamples for intervals and tests; 0 is none."""
+    mteb: list[str] = field(default_factory=list)
+    """Tasks of MTEB by its names, for ``scripts/evaluate.py``; their data come from the hub."""
+    errors: bool = False
+    """Show where the encoders err, in tables and in ``errors.html``."""
+    neighbours: list[str] = field(default_factory=list)
+    """Words whose nearest texts in the sets are shown."""
+    geometry_every: int = 10
+    """Steps between two looks at the geometry of the space while training; 0 is never."""
+    audit: bool = True
+    """Look for the sets' texts among the training texts."""
 
     @property
     def measured(self) -> list[str]:
@@ -372,6 +389,9 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _check(self.every >= 1, "eval.every", self.every, "at least 1")
+        _check(self.geometry_every >= 0, "eval.geometry_every", self.geometry_every, "0 (never) or more")
+        ok = self.resamples == 0 or 100 <= self.resamples <= 10**6
+        _check(ok, "eval.resamples", self.resamples, "0 (off), or from 100 to 1000000")
         if Pooling.mean_padded in self.raw:
             raise MirrorError("eval.raw cannot hold mean_padded: it has no meaning without fixed padding.")
 
@@ -396,12 +416,21 @@ class TrainConfig:
     resume: str | None = None
     """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
     seed: int = 42
+    seeds: int = 1
+    """Train and measure with so many seeds, from ``seed`` on; the texts are sampled once."""
 
     def __post_init__(self) -> None:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.
         _check(0 < self.optim.lr < 1, "optim.lr", self.optim.lr, "above 0 and below 1")
         _check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        _check(1 <= self.seeds <= 2**32 - self.seed, "seeds", self.seeds, "at least 1")
+        if self.seeds > 1 and self.trainer.strategy is not Strategy.auto:
+            raise MirrorError(f"seeds={self.seeds} needs one process: train on one device, or start a run per seed.")
+        if self.seeds > 1 and self.resume:
+            raise MirrorError(f"resume={self.resume} trains {self.seeds} seeds: start the missing ones with seed=….")
+        if self.data.exclude_tests and not self.eval.measured:
+            raise MirrorError("data.exclude_tests=true needs eval=…, the sets whose texts are left out.")
         devices = self.trainer.devices * self.trainer.nodes
         if self.batch.size < devices:
             raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
@@ -411,6 +440,8 @@ class TrainConfig:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
         if self.select is Select.best and self.trainer.strategy is Strategy.fsdp:
             raise MirrorError("select=best looks at the encoder in between, not with trainer=fsdp: use trainer=ddp.")
+        if self.eval.mteb:
+            raise MirrorError("eval.mteb is for scripts/evaluate.py: leave it out, and evaluate the encoder after.")
 
 
 @dataclass
@@ -531,6 +562,8 @@ class PretrainConfig:
             raise MirrorError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
             )
+        if self.data.exclude_tests:
+            raise MirrorError("data.exclude_tests means nothing to pre-training, which measures no sets: leave it out.")
         if self.trainer.strategy is Strategy.fsdp:
             raise MirrorError("trainer=fsdp is for mirror tuning: pre-train with trainer=ddp.")
         if self.data.pair_column or self.data.pair_separator:
@@ -541,14 +574,21 @@ class PretrainConfig:
 class EvaluateConfig:
     """One evaluation: ``scripts/evaluate.py``."""
 
-    encoder: str = "???"
-    """Saved encoder, hub name or local folder."""
+    encoder: Any = "???"
+    """Saved encoder, hub name or local folder; or several in brackets, ``[one,another]``."""
     pooling: Pooling | None = None
-    """For models that were saved without one."""
+    """For models that were saved without one; null shows them by each of ``eval.raw``."""
     max_tokens: int | None = None
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    @property
+    def encoders(self) -> list[str]:
+        """The encoders to measure."""
+        return [str(name) for name in self.encoder] if isinstance(self.encoder, list) else [str(self.encoder)]
+
     def __post_init__(self) -> None:
+        if not self.encoders or len(set(self.encoders)) < len(self.encoders):
+            raise MirrorError("encoder=[…] is empty or names one twice: give each encoder once.")
         _limit("max_tokens", self.max_tokens)
 
 

@@ -62,6 +62,8 @@ class MirrorEncoder(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.pooling = backbone, tokenizer, pooling
         self.normalize, self.pad_to, self.name = normalize, pad_to, name
+        self.saved_pooling: Pooling | None = None
+        """What the folder it was loaded from says; None for a plain model."""
         self.max_tokens = min(max_tokens or MAX_TOKENS, longest_text(backbone, tokenizer))
         self.dimension: int = backbone.config.hidden_size
         self.drophead: DropHead | None = None
@@ -110,7 +112,7 @@ class MirrorEncoder(nn.Module):
             files.max_tokens, files.normalize, files.pad_to = saved.max_tokens, saved.normalize, saved.pad_to
         if files.pooling is not Pooling.mean_padded:
             files.pad_to = None
-        return cls(
+        encoder = cls(
             backbone,
             tokenizer,
             files.pooling,
@@ -119,6 +121,8 @@ class MirrorEncoder(nn.Module):
             pad_to=files.pad_to,
             name=name,
         )
+        encoder.saved_pooling = saved.pooling if saved else None
+        return encoder
 
     @property
     def device(self) -> torch.device:

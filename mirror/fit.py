@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ def fit(
     hardware: Hardware,
     record: RunRecord,
     before: Earlier | None = None,
+    watch: Sequence[Callback] = (),
 ) -> int:
-    """Train the encoder in place and leave it in evaluation mode; ``before`` is where an interrupted run goes on.
+    """Train the encoder in place and leave it in evaluation mode.
+
+    ``before`` is where an interrupted run goes on; ``watch`` looks on.
 
     Returns:
         The number of steps taken.
@@ -47,7 +51,7 @@ def fit(
         MirrorError: the loss or the weights are not finite, or the memory does not suffice.
     """
     curve = Curve(record, LOOK_EVERY[hardware.device])
-    callbacks: list[Callback] = [curve, Keeper(folder, config.checkpoint_every)]
+    callbacks: list[Callback] = [curve, *watch, Keeper(folder, config.checkpoint_every)]
     best = None
     if config.select is Select.best:
         monitor = f"val/{config.eval.validation}"

@@ -1,4 +1,20 @@
-"""What a run leaves in ``metrics.json``: from its first second on, so that a run that dies says so."""
+"""What a run leaves in ``metrics.json``: from its first second on, so that a run that dies says so.
+
+What was measured stands under these keys; a *column* is an encoder by one pooling, such as ``raw mean`` or ``tuned``:
+
+- ``scores``: by column and set, the figures × 100 by protocol, and ``pairs``; over several seeds, their means.
+- ``parts``: by column and set, the headline figure of each part (source, part of speech), where a set has parts.
+- ``certainty``: by column and set (and ``average of 7``), the bootstrap ``interval``; over several seeds also each
+  figure (``seeds``), ``sd`` and Student's ``seed_interval``.
+- ``comparisons``: a list of two columns on one set; see ``mirror.evaluation.certainty.Comparison``.
+- ``contamination``: by column and set, what the training texts hold; see ``mirror.evaluation.contamination.Overlap``.
+- ``geometry``: by column; see ``mirror.evaluation.geometry.Geometry``.
+- ``geometry_curve``: the same figures while training, by ``step``, of the run's own seed.
+- ``cosines``: by column and set, histograms of the cosine similarities.
+- ``seeds``: where there are several, by seed its ``steps``, ``loss`` and ``scores``.
+- ``mteb``: by column and task, MTEB's main score × 100.
+- ``columns``: of an evaluation, the path of each column's encoder.
+"""
 
 import json
 import os
@@ -89,6 +105,17 @@ class RunRecord:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, self.path)
+
+
+def read_record(encoder: Path) -> dict[str, Any]:
+    """The record of the run that saved this encoder; empty where the folder was taken elsewhere."""
+    for folder in (encoder.parent, encoder.parent.parent):  # the further seeds lie one folder deeper
+        try:
+            content = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return content if isinstance(content, dict) and encoder.name == "encoder" else {}
+    return {}
 
 
 def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> None:

@@ -1,5 +1,7 @@
 """A training run from texts to a measured, saved encoder."""
 
+import copy
+import dataclasses
 import logging
 import shutil
 import tempfile
@@ -13,23 +15,31 @@ from mirror.augment import DropHead, set_dropout
 from mirror.batches import MirrorData
 from mirror.card import model_card
 from mirror.compose import CONF, compose, quoted
-from mirror.config import Pooling, Select, TrainConfig, plain
+from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
-from mirror.evaluation import Score, TestSet, load_sets, score_vectors, texts_of
-from mirror.evaluation.cosines import EDGES, histograms
-from mirror.evaluation.score import Vectors
+from mirror.evaluation import Score, TestSet, load_sets
+from mirror.evaluation.contamination import audit, known_texts
 from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
-from mirror.picture import PICTURE, Histograms, draw_cosines
+from mirror.page import check_plotly, show_errors
+from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
 from mirror.record import RunRecord
+from mirror.results import Results, plain_scores
 from mirror.resume import CHECKPOINTS, earlier, note_texts
 from mirror.selfcheck import check_views
-from mirror.summary import protocol_table, score_table, time_line
+from mirror.summary import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
 from mirror.trainer import quieten
+from mirror.watch import PAIRS as WATCHED
+from mirror.watch import GeometryWatch
 
 log = logging.getLogger(__name__)
+
+MANY = 200_000
+"""Texts that take minutes to audit."""
+TUNED = "tuned"
+"""The column of the tuned encoder in ``metrics.json``."""
 
 
 def train(
@@ -39,6 +49,9 @@ def train(
     started: float | None = None,
 ) -> MirrorEncoder:
     """Read texts, tune the encoder, measure it before and after, save it under ``folder/encoder``.
+
+    With ``seeds=N`` the texts, the untouched model and its scores serve all N trainings; the further seeds leave their
+    encoders and curves in ``folder/seed-<seed>``.
 
     Args:
         config: every setting.
@@ -59,18 +72,30 @@ def train(
     with RunRecord(folder if chief else None, plain(config), started) as record:
         if started is not None:
             record.content["seconds"]["import"] = round(time.time() - started, 3)
+        if config.eval.errors:
+            check_plotly()
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if interrupted:
             interrupted.note(record)
 
         with record.phase("read"):
+            sets, validation = _sets(config, needed=chief or config.data.exclude_tests)
+            excluded = known_texts(sets) if config.data.exclude_tests else None
             if texts is None:
-                table = read_texts(config.data, config.seed)
+                table = read_texts(config.data, config.seed, excluded)
             else:
-                table = choose(in_memory(texts), config.data, config.seed, "texts given to mirror_tune")
+                source = "texts given to mirror_tune"
+                table = choose(in_memory(texts), config.data, config.seed, source, excluded)
         note_texts(record, table.fingerprint, config.data.path, interrupted)
         record["data"] = table.counts()
         _report_texts(table, config)
+        results = Results(sets if chief else [], config.eval)
+        if results.sets and config.eval.audit:
+            if len(table.pairs) > MANY:
+                log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
+            with record.phase("audit"):
+                results.overlaps[TUNED] = audit(table.pairs, sets, progress=config.trainer.progress)
+            log.info("\n%s", audit_table(results.overlaps[TUNED], "Test texts among the training texts"))
 
         with record.phase("load"):
             pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -80,16 +105,11 @@ def train(
             _prepare(encoder, config)
             if chief:
                 encoder.to(hardware.device)
-            sets, validation = _sets(config, needed=chief)
 
-        before: dict[str, dict[str, Score]] = {}
-        cosines: dict[str, Histograms] = {}
-        if chief and sets:
+        if results.sets:
             with record.phase("evaluate"):
-                for pooling, vectors in _raw_vectors(encoder, sets, config).items():
-                    before[f"raw {pooling.value}"] = score_vectors(vectors, sets)
-                    cosines[f"raw {pooling.value}"] = histograms(vectors, sets)
-            record["scores"] = {name: _plain_scores(scores) for name, scores in before.items()}
+                _measure_raw(encoder, results, config)
+                record.content.update(results.plain())
 
         if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
             encoder.pad_to = encoder.max_tokens = config.batch.max_tokens
@@ -100,31 +120,45 @@ def train(
             record["views"] = view_check.plain()
             log.info("%s", view_check)
 
-        with record.phase("train"):
-            steps = fit(config, encoder, data, folder, hardware, record, interrupted)
-        if not chief:
-            return encoder
-        record["steps"] = steps
-
-        after: dict[str, Score] = {}
-        if sets:
-            with record.phase("evaluate"):
-                log.info("measuring the tuned encoder …")
-                texts_to_encode = texts_of(sets)
-                tuned = encoder.encode(texts_to_encode, progress=config.trainer.progress)
-                tuned_vectors = dict(zip(texts_to_encode, tuned, strict=True))
-                after = score_vectors(tuned_vectors, sets)
-                cosines["tuned"] = histograms(tuned_vectors, sets)
-            record.content["scores"]["tuned"] = _plain_scores(after)
-            record["cosines"] = {"edges": EDGES.round(4).tolist(), **cosines}
+        before = results.scores
+        untouched = copy.deepcopy(encoder.backbone.state_dict()) if config.seeds > 1 else None
+        # The run's own seed comes last: its encoder is the one that is returned.
+        for number, seed in enumerate(reversed(range(config.seed, config.seed + config.seeds))):
+            seeded = dataclasses.replace(config, seed=seed, seeds=1)
+            place = folder if seed == config.seed else folder / f"seed-{seed}"
+            data.pairs.reseed(seed)
+            if config.seeds > 1:
+                log.info("seed %d (%d of %d)", seed, number + 1, config.seeds)
+            if number > 0 and untouched is not None:
+                encoder.backbone.load_state_dict(untouched)
+                _prepare(encoder, seeded)
+            with record.phase("train"):
+                watch = _watch(encoder, results, record, config)
+                steps = fit(seeded, encoder, data, place, hardware, record, interrupted, watch)
+            if not chief:
+                return encoder
+            record["steps"] = steps
+            after: dict[str, Score] = {}
+            if sets:
+                with record.phase("evaluate"):
+                    log.info("measuring the tuned encoder …")
+                    after = results.add(TUNED, encoder.encode(results.texts, progress=config.trainer.progress))
+                    record.content.update(results.plain())
+            if config.seeds > 1:
+                one = {"steps": steps, "loss": record.content["loss"], "scores": plain_scores(after)}
+                record.content.setdefault("seeds", {})[str(seed)] = one
+                record.write()
+            with record.phase("save"):
+                encoder.cpu()
+                card = model_card(seeded, table, before, after, steps, results.overlaps.get(TUNED, {}))
+                encoder.save(place / "encoder", card)
+                shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
 
         with record.phase("save"):
-            _draw(cosines, config, folder)
-            encoder.cpu()
-            encoder.save(folder / "encoder", model_card(config, table, before, after, steps))
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-        _print_results(config, before, after, record.content["seconds"])
+            _draw(results.cosines, config, folder)
+            if "geometry_curve" in record.content:
+                draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
+        _report(config, results, record, folder)
         log.info("encoder saved in %s", folder / "encoder")
     return encoder
 
@@ -188,60 +222,79 @@ def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
 
 
 def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet | None]:
-    """The test sets and the validation set. Without a folder or a hub the run goes on unmeasured, and says so."""
+    """The test sets and the validation set. Without a folder or a hub the run goes on unmeasured, and says so; but it
+    stops where their texts are to be excluded."""
     validation = None
     if config.select is Select.best:
         (validation,) = load_sets([config.eval.validation], config.eval.data_dir)
     if not needed:
         return [], validation
     try:
-        return load_sets(config.eval.measured, config.eval.data_dir), validation
+        return load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary), validation
     except UnavailableError as error:
+        if config.data.exclude_tests:
+            raise
         log.warning("NOT MEASURED before and after: %s", error)
         return [], validation
 
 
-def _raw_vectors(encoder: MirrorEncoder, sets: list[TestSet], config: TrainConfig) -> dict[Pooling, dict[str, Vectors]]:
-    """Vectors of the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
+def _measure_raw(encoder: MirrorEncoder, results: Results, config: TrainConfig) -> None:
+    """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
     poolings = list(dict.fromkeys(config.eval.raw))
     if not poolings:
-        return {}
+        return
     log.info("measuring the model as it is …")
-    texts = texts_of(sets)
-    vectors = encoder.encode_by(texts, poolings, progress=config.trainer.progress)
-    return {pooling: dict(zip(texts, vectors[pooling], strict=True)) for pooling in poolings}
+    vectors = encoder.encode_by(results.texts, poolings, progress=config.trainer.progress)
+    for pooling in poolings:
+        results.add(f"raw {pooling.value}", vectors[pooling])
+
+
+def _watch(encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig) -> list[GeometryWatch]:
+    """What looks on while the encoder learns: where there are pairs to look at, and one device has all weights."""
+    every, pairs = config.eval.geometry_every, results.sample[:WATCHED]
+    whole = config.trainer.strategy is not Strategy.fsdp
+    return [GeometryWatch(encoder, pairs, every, record)] if every and pairs and whole else []
 
 
 def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> None:
     """The picture of before and after; before is the model pooled as the encoder is, if that was measured."""
-    raw = [name for name in cosines if name != "tuned"]
-    if not raw or "tuned" not in cosines:
+    raw = [name for name in cosines if name != TUNED]
+    if not raw or TUNED not in cosines:
         return
     same = f"raw {config.model.pooling.value}"
     before = same if same in raw else raw[-1]
-    draw_cosines((before, cosines[before]), ("tuned", cosines["tuned"]), folder / PICTURE)
+    draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), folder / PICTURE)
 
 
-def _plain_scores(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
-    return {name: {**score.protocols, "pairs": score.pairs} for name, score in scores.items()}
-
-
-def _print_results(
-    config: TrainConfig,
-    before: dict[str, dict[str, Score]],
-    after: dict[str, Score],
-    seconds: dict[str, float],
-) -> None:
-    if after:
+def _report(config: TrainConfig, results: Results, record: RunRecord, folder: Path) -> None:
+    """Store the comparisons, and print what was found."""
+    scores = results.scores
+    if TUNED in scores:
+        with record.phase("evaluate"):
+            comparisons = results.comparisons(TUNED)
+            intervals = results.intervals(TUNED)
+        record["comparisons"] = [comparison.plain() for comparison in comparisons]
         tuned = f"tuned {config.model.pooling.value}"
+        columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
+        named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
+        overlap = results.overlaps.get(TUNED, {})
         title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
-        log.info("\n%s", score_table({**before, tuned: after}, title))
-        worse = [name for name, score in after.items() if any(score.value < raw[name].value for raw in before.values())]
+        if config.seeds > 1:
+            title += f"; mean ± sd of {config.seeds} seeds"
+        log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
+        after = scores[TUNED]
+        raw = [found for column, found in scores.items() if column != TUNED]
+        worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
         if worse:
             log.warning(
                 "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
                 ", ".join(worse),
             )
-        if any(len(score.protocols) > 1 for score in after.values()):
-            log.info("\n%s", protocol_table(after, f"{tuned} by protocol"))
-    log.info("time: %s", time_line(seconds))
+        log.info("\n%s", protocol_table(after, f"{tuned} by protocol", intervals, overlap))
+        if results.geometry:
+            log.info("\n%s", geometry_table(results.geometry, "Geometry of the space"))
+        same = f"raw {config.model.pooling.value}"
+        others = [column for column in scores if column != TUNED]
+        before = [same] if same in others else others[-1:]
+        show_errors(results, [*before, TUNED], folder)
+    log.info("time: %s", time_line(record.content["seconds"]))

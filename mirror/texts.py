@@ -2,10 +2,11 @@
 
 import gzip
 import io
+import itertools
 import unicodedata
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -73,20 +74,24 @@ class TextTable:
     """Texts looked at: sampling stops when it has enough."""
     empty: int
     duplicate: int
+    excluded: int | None = None
+    """Texts of test sets that were left out; None where nobody looked."""
     fingerprint: int = 0
     """Tells other texts, or another order, from these."""
 
     def counts(self) -> dict[str, int]:
         """The figures that are printed and stored."""
+        excluded = {} if self.excluded is None else {"excluded": self.excluded}
         return {
             "available": self.available, "read": self.read, "empty": self.empty,
-            "duplicate": self.duplicate, "kept": len(self.pairs),
+            "duplicate": self.duplicate, **excluded, "kept": len(self.pairs),
         }  # fmt: skip
 
     def __str__(self) -> str:
         return (
             f"{self.source}: {self.available:,} available, {self.read:,} read, {self.empty:,} empty, "
-            f"{self.duplicate:,} duplicate, {len(self.pairs):,} kept"
+            f"{self.duplicate:,} duplicate, "
+            f"{'' if self.excluded is None else f'{self.excluded:,} of test sets, '}{len(self.pairs):,} kept"
         )
 
 
@@ -95,11 +100,12 @@ def clean(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).replace("\ufeff", " ").split())
 
 
-def read_texts(config: DataConfig, seed: int) -> TextTable:
+def read_texts(config: DataConfig, seed: int, excluded: Container[str] | None = None) -> TextTable:
     """Read, clean, de-duplicate and sample the texts that ``data.*`` names.
 
     Rows are visited in random order by ``seed`` (or in their own, ``data.sample=first``) until ``data.size``
-    clean, distinct texts are found, so a sample of a large source costs what the sample costs.
+    clean, distinct texts are found, so a sample of a large source costs what the sample costs. Texts in ``excluded``
+    are passed over.
 
     Raises:
         MirrorError: the source cannot be read, or fewer than two texts are left.
@@ -112,7 +118,7 @@ def read_texts(config: DataConfig, seed: int) -> TextTable:
         source, rows = Path(config.path).name, _rows_of(_read_file(config), config)
     else:
         source, rows = config.path, _rows_of(_read_hub(config), config)
-    return choose(rows, config, seed, source)
+    return choose(rows, config, seed, source, excluded)
 
 
 @dataclass
@@ -124,7 +130,7 @@ class Rows:
     """Row numbers to raw texts with their positives."""
 
 
-def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
+def choose(rows: Rows, config: DataConfig, seed: int, source: str, excluded: Container[str] | None = None) -> TextTable:
     """Clean, de-duplicate and sample; see ``read_texts``."""
     order: Sequence[int] = range(rows.length)
     if config.sample is Sample.random and config.size is not None:
@@ -132,6 +138,8 @@ def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
         Random(seed).shuffle(order)
     size = rows.length if config.size is None else min(config.size, rows.length)
     table = TextTable([], source, available=rows.length, read=0, empty=0, duplicate=0)
+    if excluded is not None:
+        table.excluded = 0
     pairs: list[Pair] = []
     kept = array("q")  # row numbers
     seen: set[Pair | int] = set()
@@ -145,6 +153,8 @@ def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
             table.empty += 1
         elif config.deduplicate and known in seen:
             table.duplicate += 1
+        elif excluded is not None and any(text in excluded for text in dict.fromkeys(pair)):
+            table.excluded = (table.excluded or 0) + 1
         else:
             seen.add(known)
             kept.append(row)
@@ -213,13 +223,16 @@ def _frequent_words(config: DataConfig) -> Rows:
     import wordfreq
 
     languages = wordfreq.available_languages("best")
-    if config.language not in languages:
+    chosen = config.language.split("+")
+    absent = [language for language in chosen if language not in languages]
+    if absent:
         raise MirrorError(
             f"data.language={config.language} has no word list in wordfreq; it has "
-            f"{' '.join(sorted(languages))}. Choose one of these or give a file as data.path."
+            f"{' '.join(sorted(languages))}. Choose one of these, or several as in en+de, or give a file as data.path."
         )
-    words = wordfreq.top_n_list(config.language, config.size or 10**6)
-    return in_memory(list(words))
+    lists = [wordfreq.top_n_list(language, config.size or 10**6) for language in chosen]
+    # Turn by turn, so that a sample of the first words has as many of each language.
+    return in_memory([word for words in itertools.zip_longest(*lists) for word in words if word is not None])
 
 
 def _read_file(config: DataConfig) -> Any:

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,39 @@ def test_useful_work_is_what_a_counter_counts(tiny_bert: Path) -> None:
     pooler = 2 * encoder.dimension**2 * 12  # no part of the encoder
     similarity = 2 * 12**2 * encoder.dimension
     assert useful(batch, encoder) == pytest.approx(3 * (counter.get_total_flops() - pooler + similarity))
+
+
+def test_mark_is_against_the_better_raw_model() -> None:
+    from benchmarks.evaluation import _against_best, _mark
+
+    def found(against: str, difference: float, p: float) -> dict[str, object]:
+        return {"set": "sts12", "against": against, "difference": difference, "p_holm": p}
+
+    (best,) = _against_best({"comparisons": [found("raw cls", 9.0, 0.001), found("raw mean", 2.0, 0.03)]})
+    assert best["against"] == "raw mean"
+    assert _mark(best) == " *"
+    assert _mark(found("raw mean", -3.0, 0.001)) == " −**"
+    assert _mark(found("raw mean", 3.0, 0.2)) == _mark(None) == ""
+
+
+@pytest.mark.slow
+def test_evaluation_makes_the_table(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--only", "recipes", "--model", str(tiny_bert)]
+    command += ["--seeds", "2", "--eval", "stsb", "--recipes", "defaults", "defaults, tests excluded"]
+    command += ["--folder", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--set"]
+    command += [f"data.path={tmp_path / 'texts.txt'}", "data.size=48", "batch.size=16", "trainer=cpu"]
+    environment = {**os.environ, "MIRROR_DATA": str(eval_dir)}
+
+    run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
+
+    head, _, dev, *_ = run.stdout.splitlines()
+    columns = ["", "raw cls", "raw mean", "defaults", "defaults, tests excluded"]
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == columns
+    cells = [cell.strip() for cell in dev.split("|")[1:-1]]
+    assert cells[0] == "stsb-dev"
+    assert "±" in cells[3]
+    assert "†" in cells[3]
+    assert "†" not in cells[4]
+    (path,) = (tmp_path / "results").iterdir()
+    assert json.loads(path.read_text(encoding="utf-8"))["recipes"]["runs"]["defaults"]["seeds"].keys() == {"42", "43"}

@@ -32,6 +32,7 @@ ALLOWED = {
         "mirror.run",
         "mirror.trackers",
         "mirror.trainer",
+        "mirror.watch",
     },
     "lightning": set(),
     "hydra": {"mirror.compose", "mirror.cli"},

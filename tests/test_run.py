@@ -81,7 +81,7 @@ def test_metrics_of_a_finished_run(measured: tuple[Path, MirrorEncoder]) -> None
     assert content["steps"] == 3
     assert content["views"]["masked_share"] == 1.0
     assert content["hardware"]["precision"] in {"fp32", "bf16"}
-    phases = {"read", "load", "evaluate", "tokenise", "to first step", "train", "save", "total"}
+    phases = {"read", "audit", "load", "evaluate", "tokenise", "to first step", "train", "save", "total"}
     assert phases == content["seconds"].keys()
     losses = curve(measured[0])
     assert len(losses) == 3

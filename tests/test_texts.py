@@ -16,7 +16,7 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import zstandard
 
-from mirror.config import DataConfig, Sample
+from mirror.config import Builtin, DataConfig, Sample
 from mirror.errors import MirrorError
 from mirror.texts import LongPairs, TextTable, choose, clean, in_memory, read_texts
 
@@ -374,3 +374,16 @@ def test_fingerprint_tells_texts_and_their_order() -> None:
 
     assert fingerprint(texts) == fingerprint([" one", "two ", "", "three"])
     assert len({fingerprint(texts), fingerprint(texts[::-1]), fingerprint(["one", "two"])}) == 3
+
+
+def test_words_of_two_languages_turn_by_turn() -> None:
+    """A sample of the first ones has as many of each."""
+    import wordfreq
+
+    table = read_texts(DataConfig(builtin=Builtin.words, language="en+de", size=40, sample=Sample.first), 0)
+    words = {word for word, _ in table.pairs}
+    english, german = ({*wordfreq.top_n_list(language, 40)} for language in ("en", "de"))
+    assert len(words) == 40
+    assert min(len(words & english), len(words & german)) >= 18
+    with pytest.raises(MirrorError, match=r"data\.language=en\+et has no word list"):
+        read_texts(DataConfig(builtin=Builtin.words, language="en+et", size=40), 0)

@@ -3,19 +3,21 @@ a function's summary line must find its description in the documentation of the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mirror import pydocs
 from mirror.errors import MirrorError
-from mirror.evaluation.score import Encode, Score, Vectors, random_pairs, unit
+from mirror.evaluation.score import Pair, Score, TestSet, Vectors, unit
+from mirror.evaluation.tables import read_table, text
 
 NAMES = ("pydocs",)
+COLUMNS = ("query", "document")
 
 
 @dataclass
-class RetrievalSet:
+class RetrievalSet(TestSet):
     """Queries, and the document that answers each."""
 
     name: str
@@ -34,34 +36,35 @@ class RetrievalSet:
     def __len__(self) -> int:
         return len(self.queries)
 
-    def texts(self) -> list[str]:
-        """Every text, each once."""
-        return list(dict.fromkeys([*self.queries, *self.documents]))
-
-    def score(self, encode: Encode) -> Score:
-        """Encode the set's texts and score them."""
-        texts = self.texts()
-        return self.score_vectors(dict(zip(texts, encode(texts), strict=True)))
+    def pairs(self) -> list[Pair]:
+        """Each query with the document that answers it."""
+        return list(zip(self.queries, self.documents, strict=True))
 
     def score_vectors(self, vectors: Mapping[str, Vectors]) -> Score:
         """Mean reciprocal rank, which says most about one right answer, and recall at 1 and 10.
 
         Of equally similar documents the right one counts as the last, so that equal vectors find nothing.
         """
-        queries, documents = self._sides(vectors)
+        queries, documents = unit(self.queries, vectors, self.name), unit(self.documents, vectors, self.name)
         similarity = queries @ documents.T  # (N, N)
         right = np.diagonal(similarity)[:, None]
         rank = (similarity >= right).sum(axis=1)  # (N,), 1 is first
         protocols = {"mrr": (1 / rank).mean(), "recall@1": (rank <= 1).mean(), "recall@10": (rank <= 10).mean()}
-        return Score(self.name, len(self), {name: 100 * float(value) for name, value in protocols.items()}, "mrr")
+        figures = {name: 100 * float(value) for name, value in protocols.items()}
+        return Score(
+            self.name, len(self), figures, "mrr", items=[1 / rank[:, None]], note=f"among {len(self):,} documents"
+        )
 
-    def contrast(self, vectors: Mapping[str, Vectors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Cosine similarities of the queries with their documents, and with random ones."""
-        queries, documents = self._sides(vectors)
-        return (queries * documents).sum(axis=1), random_pairs(queries, documents)
 
-    def _sides(self, vectors: Mapping[str, Vectors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return unit(self.queries, vectors, self.name), unit(self.documents, vectors, self.name)
+def read(path: Path, name: str) -> RetrievalSet:
+    """A file of queries, each with the document that answers it.
+
+    Raises:
+        MirrorError: it is malformed.
+    """
+    rows = list(enumerate(read_table(path, COLUMNS), start=2))
+    sides = [[text(row, column, path, line) for line, row in rows] for column in COLUMNS]
+    return RetrievalSet(name, *sides)
 
 
 def load(name: str) -> RetrievalSet:

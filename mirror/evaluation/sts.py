@@ -1,7 +1,9 @@
-"""Semantic textual similarity: STS 2012-2016, STS-B, SICK-R, from a local folder or the hub."""
+"""Semantic textual similarity: STS 2012-2016, STS-B, SICK-R, STS 2017 across languages, from a folder or the hub."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,20 +12,39 @@ from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.tables import number, read_table, text
 
+
+class OnHub(NamedTuple):
+    """Where a set is on the hub."""
+
+    path: str
+    split: str = "test"
+    config: str | None = None
+
+
 HUB = {
-    "sts12": ("mteb/sts12-sts", "test"),
-    "sts13": ("mteb/sts13-sts", "test"),
-    "sts14": ("mteb/sts14-sts", "test"),
-    "sts15": ("mteb/sts15-sts", "test"),
-    "sts16": ("mteb/sts16-sts", "test"),
-    "stsb-dev": ("mteb/stsbenchmark-sts", "validation"),
-    "stsb-test": ("mteb/stsbenchmark-sts", "test"),
-    "sickr-test": ("mteb/sickr-sts", "test"),
-}
-"""Data set and split of each set on the hub; a local folder has ``sts/<name>.tsv``."""
+    **{f"sts{year}": OnHub(f"mteb/sts{year}-sts") for year in range(12, 17)},
+    "stsb-dev": OnHub("mteb/stsbenchmark-sts", "validation"),
+    "stsb-test": OnHub("mteb/stsbenchmark-sts"),
+    "sickr-test": OnHub("mteb/sickr-sts"),
+    **{
+        f"sts17-{languages}": OnHub("mteb/sts17-crosslingual-sts", config=languages)
+        for languages in (
+            "en-en", "es-es", "ar-ar", "ko-ko", "en-ar", "en-de", "en-tr", "es-en", "fr-en", "it-en", "nl-en",
+        )
+    },
+}  # fmt: skip
+"""The sets by name; a local folder has ``sts/<name>.tsv``. SemEval 2017 has two languages for each set."""
+PAIRS = {
+    "sts12": 3108, "sts13": 1500, "sts14": 3750, "sts15": 3000, "sts16": 1186, "stsb-dev": 1500, "stsb-test": 1379,
+}  # fmt: skip
+"""Of the sets as the field scores them; STS13 without the SMT part."""
+SICK = {4906: "SICK by SemEval_set = TEST", 4927: "SICK as SentEval counts it", 9927: "all parts of SICK, as in MTEB"}
+"""Three conventions share the name SICK-R; the number of pairs tells them apart."""
 AVERAGED = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-test", "sickr-test")
 """The seven sets whose mean the field calls the STS average."""
 COLUMNS = ("score", "sentence1", "sentence2")
+
+log = logging.getLogger(__name__)
 
 
 def load(name: str, data_dir: Path | None) -> PairSet:
@@ -33,32 +54,49 @@ def load(name: str, data_dir: Path | None) -> PairSet:
         UnavailableError: no folder is given and the hub cannot be reached.
         MirrorError: its file is missing or malformed.
     """
-    rows: list[dict[str, Any]]
-    if data_dir is not None:
-        path: Path | str = data_dir / "sts" / f"{name}.tsv"
-        rows = list(read_table(Path(path), COLUMNS))
-    else:
-        path, split = HUB[name]
-        rows = _from_hub(path, split)
+    found = read(data_dir / "sts" / f"{name}.tsv", name) if data_dir is not None else _from_hub(name)
+    whole = PAIRS.get(name, len(found))
+    if len(found) != whole:
+        log.warning(
+            "%s has %d pairs, not the %d that are published: compare with nothing else.", name, len(found), whole
+        )
+        found.note = f"{len(found):,} pairs, not the {whole:,} that are published"
+    if name == "sickr-test":
+        found.note = SICK.get(len(found), f"{len(found):,} pairs, which is no convention for SICK")
+    return found
+
+
+def read(path: Path, name: str) -> PairSet:
+    """A file of sentence pairs with scores; the column ``subset`` makes parts, where it has one.
+
+    Raises:
+        MirrorError: it is missing or malformed.
+    """
+    return _pair_set(name, read_table(path, COLUMNS), path)
+
+
+def _pair_set(name: str, rows: Sequence[dict[str, Any]], source: Path | str) -> PairSet:
     left, right, gold = [], [], []
     for line, row in enumerate(rows, start=2):
-        left.append(text(row, "sentence1", path, line))
-        right.append(text(row, "sentence2", path, line))
-        gold.append(number(row, "score", path, line))
+        left.append(text(row, "sentence1", source, line))
+        right.append(text(row, "sentence2", source, line))
+        gold.append(number(row, "score", source, line))
     # One part of STS-B is no protocol: the field never splits it.
     parts = [name] * len(rows) if name.startswith("stsb") else [row.get("subset") or name for row in rows]
     return PairSet(name, left, right, np.array(gold), parts)
 
 
-def _from_hub(path: str, split: str) -> list[dict[str, Any]]:
+def _from_hub(name: str) -> PairSet:
     import datasets
 
+    path, split, config = HUB[name]
     reachable = hub.go_offline_unless_reachable()
     try:
-        return list(datasets.load_dataset(path, split=split))
+        rows = list(datasets.load_dataset(path, config, split=split))
     except Exception as error:
         if not reachable:
             raise UnavailableError(
                 f"The test set {path} is on the hub, which cannot be reached: give eval.data_dir=… or eval=none."
             ) from error
         raise MirrorError(f"The test set {path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return _pair_set(name, rows, path)

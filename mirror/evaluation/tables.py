@@ -6,6 +6,23 @@ from pathlib import Path
 
 from mirror.errors import MirrorError
 
+SUFFIX = ".tsv"
+
+
+def header(path: Path) -> list[str]:
+    """The columns of a test file.
+
+    Raises:
+        MirrorError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), [])
+    except OSError as error:
+        raise MirrorError(f"eval.sets names {path}, which cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise MirrorError(f"{path} is not UTF-8 ({error.reason}): convert it.") from error
+
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Rows of a test file as dictionaries.

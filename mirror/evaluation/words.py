@@ -24,8 +24,16 @@ def load(name: str, data_dir: Path | None) -> PairSet:
     if data_dir is None:
         raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
     base, _, language = name.partition("-")
-    columns = ("language", "pos", *COLUMNS) if language else COLUMNS
-    path = data_dir / "word" / f"{base}.tsv"
+    return read(data_dir / "word" / f"{base}.tsv", name, language)
+
+
+def read(path: Path, name: str, language: str = "") -> PairSet:
+    """A file of word pairs; of one language where it has several. Parts of speech are its parts, where it has them.
+
+    Raises:
+        MirrorError: it is missing or malformed.
+    """
+    columns = ("language", *COLUMNS) if language else COLUMNS
     left, right, gold, parts = [], [], [], []
     for line, row in enumerate(read_table(path, columns), start=2):
         if language and row["language"].lower() != language:
@@ -33,5 +41,5 @@ def load(name: str, data_dir: Path | None) -> PairSet:
         left.append(text(row, "word1", path, line))
         right.append(text(row, "word2", path, line))
         gold.append(number(row, "score", path, line))
-        parts.append(row["pos"] if language else name)
+        parts.append(row.get("pos") or name)
     return PairSet(name, left, right, np.array(gold), parts)

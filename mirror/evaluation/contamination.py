@@ -1,0 +1,160 @@
+"""Whether training texts hold test texts: word for word, nearly, and as pairs."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+
+from tqdm import tqdm
+
+from mirror.evaluation.score import Pair, TestSet
+
+NGRAM = 5
+"""Characters of a shingle."""
+NEAR = 0.8
+"""Jaccard similarity of two texts' shingles from which they are nearly the same (Lee et al. 2022 take 0.8 too)."""
+SHORTEST = 20
+"""Letters and digits below which only the same letters are nearly the same: car is not nearly cars."""
+
+
+@dataclass
+class Overlap:
+    """What of one test set stands in the training texts."""
+
+    texts: int
+    """Different texts of the set."""
+    exact: int
+    """Of them, those in the training texts, but for case and white space."""
+    near: int
+    """Further ones that differ from a training text in punctuation alone, or hardly."""
+    pairs: int
+    both: int
+    """Pairs with both texts in the training texts, exactly or nearly."""
+    positives: int
+    """Pairs that are trained on as given positives: here the gold scores themselves leak."""
+
+    @property
+    def transductive(self) -> bool:
+        """Whether any test text was trained on."""
+        return self.exact + self.near > 0
+
+    @property
+    def share(self) -> float:
+        """Of the set's texts, those in the training texts, from 0 to 1."""
+        return (self.exact + self.near) / self.texts
+
+    def plain(self) -> dict[str, int]:
+        """For JSON."""
+        return asdict(self)
+
+
+class KnownTexts:
+    """Finds out which of some known texts another text repeats.
+
+    Near matches are exact, not sampled: two sets with a Jaccard similarity of ``NEAR`` share one of the rarest shingles
+    of each, so that only few candidates are compared (prefix filtering; Chaudhuri et al. 2006, Bayardo et al. 2007).
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """The known texts, in the order of their numbers."""
+        known = list(texts)
+        self._same: dict[str, list[int]] = {}
+        for number, text in enumerate(known):
+            self._same.setdefault(_folded(text), []).append(number)
+        self._shingles = [shingles(text) for text in known]
+        self._frequency = Counter(shingle for found in self._shingles for shingle in found)
+        self._by_prefix: dict[str, list[int]] = {}
+        for number, found in enumerate(self._shingles):
+            for shingle in self._prefix(found):
+                self._by_prefix.setdefault(shingle, []).append(number)
+
+    def matches(self, text: str) -> tuple[set[int], set[int]]:
+        """The numbers of the known texts that are this one, and of those that are nearly this one."""
+        exact = set(self._same.get(_folded(text), ()))
+        found = shingles(text)
+        candidates = {number for shingle in self._prefix(found) for number in self._by_prefix.get(shingle, ())}
+        near = {number for number in candidates - exact if _jaccard(found, self._shingles[number]) >= NEAR}
+        return exact, near
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(self.matches(text))
+
+    def _prefix(self, found: frozenset[str]) -> list[str]:
+        """The rarest shingles of a text, enough of them that a near text must share one; the unknown, rarest of all,
+        are left out, since no known text shares them."""
+        known = [shingle for shingle in found if shingle in self._frequency]
+        enough = len(known) - ceil(NEAR * len(found)) + 1
+        if not known or enough < 1:
+            return []
+        return sorted(known, key=lambda shingle: (self._frequency[shingle], shingle))[:enough]
+
+
+def known_texts(sets: Sequence[TestSet]) -> KnownTexts:
+    """The texts of the sets' pairs."""
+    return KnownTexts(dict.fromkeys(text for test in sets for pair in test.pairs() for text in pair))
+
+
+def audit(training: Sequence[Pair], sets: Sequence[TestSet], *, progress: bool = False) -> dict[str, Overlap]:
+    """Every test set against the training texts.
+
+    Args:
+        training: texts with their positives, as a run trains on them.
+        sets: the test sets.
+        progress: show a bar.
+
+    Returns:
+        The overlap by the name of the set.
+    """
+    texts = list(dict.fromkeys(text for test in sets for pair in test.pairs() for text in pair))
+    number = {text: i for i, text in enumerate(texts)}
+    known = KnownTexts(texts)
+    exact: set[int] = set()
+    near: set[int] = set()
+    positives: set[tuple[int, int]] = set()
+    for left, right in tqdm(training, desc="audit", unit="text", disable=not progress, leave=False):
+        same, close = known.matches(left)
+        exact |= same
+        near |= close
+        if right != left:
+            other_same, other_close = known.matches(right)
+            exact |= other_same
+            near |= other_close
+            for a in same | close:
+                positives |= {(min(a, b), max(a, b)) for b in other_same | other_close}
+    near -= exact
+    return {test.name: _overlap(test, number, exact, near, positives) for test in sets}
+
+
+def _overlap(
+    test: TestSet, number: Mapping[str, int], exact: set[int], near: set[int], positives: set[tuple[int, int]]
+) -> Overlap:
+    pairs = [(number[left], number[right]) for left, right in test.pairs()]
+    texts = {i for pair in pairs for i in pair}
+    seen = exact | near
+    return Overlap(
+        len(texts),
+        len(texts & exact),
+        len(texts & near),
+        len(pairs),
+        sum(a in seen and b in seen for a, b in pairs),
+        sum((min(pair), max(pair)) in positives for pair in pairs),
+    )
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Every run of ``NGRAM`` characters of a text's letters and digits; the whole of a short text."""
+    letters = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    if len(letters) < SHORTEST:
+        return frozenset([letters] if letters else [])
+    return frozenset(letters[start : start + NGRAM] for start in range(len(letters) - NGRAM + 1))
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    common = len(a & b)
+    return common / (len(a) + len(b) - common)

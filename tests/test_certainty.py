@@ -1,0 +1,199 @@
+"""Resampling against scipy on the repeated items, tests against published worked examples."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.stats
+from numpy.typing import NDArray
+
+from mirror.evaluation import Score
+from mirror.evaluation.certainty import (
+    AVERAGE,
+    compare,
+    distributions,
+    holm,
+    interval,
+    seed_interval,
+    williams,
+)
+from mirror.evaluation.resampling import Statistic, average_precision, mean, resample, spearman
+from mirror.evaluation.score import over_seeds
+from mirror.evaluation.sts import AVERAGED
+
+Floats = NDArray[np.float64]
+
+
+def items_of(n: int = 40, noise: float = 1.0, seed: int = 0) -> Floats:
+    """Similarities and gold scores, both with ties."""
+    rng = np.random.default_rng(seed)
+    gold = rng.integers(0, 6, n).astype(float)
+    return np.stack([(gold + noise * rng.normal(size=n)).round(1), gold], axis=1)
+
+
+def correlation(score_items: Floats, name: str = "set") -> Score:
+    value = 100 * float(scipy.stats.spearmanr(*score_items.T).statistic)
+    return Score(name, len(score_items), {"all": value}, items=[score_items], statistic=spearman)
+
+
+def naive_average_precision(repeated: Floats) -> float:
+    """By the definition: over the thresholds, precision times the gain in recall."""
+    total, before, found = repeated[:, 1].sum(), 0.0, 0.0
+    for threshold in sorted(set(repeated[:, 0]), reverse=True):
+        taken = repeated[repeated[:, 0] >= threshold, 1]
+        found += taken.mean() * (taken.sum() - before) / total
+        before = taken.sum()
+    return float(found)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "reference"),
+    [
+        (mean, lambda repeated: repeated[:, 0].mean()),
+        (spearman, lambda repeated: scipy.stats.spearmanr(repeated[:, 0], repeated[:, 1]).statistic),
+        (average_precision, naive_average_precision),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_statistic_of_counts_is_that_of_repeated_items(
+    statistic: Statistic, reference: Callable[[Floats], float]
+) -> None:
+    items = items_of()
+    if statistic is average_precision:
+        items[:, 1] = items[:, 1] > 3
+    counts = np.random.default_rng(1).multinomial(40, [1 / 40] * 40, size=20).astype(float)
+    expected = [reference(np.repeat(items, row.astype(int), axis=0)) for row in counts]
+    np.testing.assert_allclose(statistic(items, counts), expected, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_interval_is_scipys() -> None:
+    items = items_of(200)
+    (low, high), value = interval(100 * resample(items, spearman, 5000, "set")) or (0, 0), correlation(items).value
+    scipys = scipy.stats.bootstrap(
+        items.T, lambda x, y: 100 * scipy.stats.spearmanr(x, y).statistic, paired=True, vectorized=False,
+        n_resamples=5000, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert low < value < high
+    assert (low, high) == pytest.approx(tuple(scipys), abs=0.35)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """The mean of 60 draws, 300 times: a fifth of a per cent of such tests fail by chance at these bounds."""
+    rng = np.random.default_rng(3)
+    hits = 0
+    for trial in range(300):
+        low, high = interval(resample(rng.normal(size=(60, 1)), mean, 400, str(trial))) or (0, 0)
+        hits += low <= 0 <= high
+    assert 270 <= hits <= 297
+
+
+def test_same_name_same_resamples_in_any_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = items_of(30)
+    whole = resample(items, spearman, 50, "set")
+    np.testing.assert_array_equal(whole, resample(items, spearman, 50, "set"))
+    assert not np.array_equal(whole, resample(items, spearman, 50, "other"))
+    monkeypatch.setattr("mirror.evaluation.resampling.CHUNK", 30 * 7)
+    np.testing.assert_array_equal(whole, resample(items, spearman, 50, "set"))
+
+
+def test_no_interval_where_most_resamples_have_no_score() -> None:
+    assert np.isnan(resample(np.array([[0.1, 1.0], [0.2, 2.0]]), spearman, 100, "two pairs")).any()
+    assert interval(np.array([np.nan] * 6 + [1.0] * 4)) is None
+
+
+def test_williams_worked_example() -> None:
+    """Howell, Statistical Methods for Psychology, 6th edition, p. 262: t(23) = 1.36."""
+    statistic, p = williams(0.80, 0.72, 0.89, 26)
+    assert statistic == pytest.approx(1.361, abs=5e-4)
+    assert p == pytest.approx(0.187, abs=5e-4)
+    assert williams(0.72, 0.80, 0.89, 26) == pytest.approx((-statistic, p))
+
+
+def test_williams_steigers_example() -> None:
+    """Steiger's example as psych's r.test quotes it: n = 103, 0.5 and 0.4 with 0.1 between them gives t = 0.89."""
+    statistic, p = williams(0.5, 0.4, 0.1, 103)
+    assert statistic == pytest.approx(0.89, abs=5e-3)
+    assert p == pytest.approx(0.37, abs=6e-3)
+
+
+def test_williams_of_equal_correlations() -> None:
+    assert williams(0.5, 0.5, 1.0, 50) == (0.0, 1.0)
+
+
+def test_holm_worked_example() -> None:
+    """0.01, 0.04, 0.03, 0.005 in four tests: 4 × 0.005, 3 × 0.01, 2 × 0.03, and no p below the one before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def columns_of(better: float, worse: float, n: int = 300) -> dict[str, dict[str, Score]]:
+    gold = np.random.default_rng(5).integers(0, 6, n).astype(float)
+    noise = np.random.default_rng(6).normal(size=(2, n))
+    made = {
+        name: np.stack([gold + spread * noise[i], gold], axis=1)
+        for i, (name, spread) in enumerate((("a", worse), ("b", better)))
+    }
+    return {name: {"set": correlation(items)} for name, items in made.items()}
+
+
+def test_comparison_finds_a_difference_and_only_where_there_is_one() -> None:
+    columns = columns_of(better=1.0, worse=2.0)
+    (found,) = compare(columns, distributions(columns, 1000), [("b", "a")])
+    assert found.difference == pytest.approx(columns["b"]["set"].value - columns["a"]["set"].value)
+    assert found.interval[0] > 0
+    assert found.p_bootstrap == pytest.approx(2 / 1001)
+    assert found.p_williams is not None
+    assert found.p_williams < 1e-6
+    assert found.mark == "**"
+    (back,) = compare(columns, distributions(columns, 1000), [("a", "b")])
+    assert (back.difference, back.p_bootstrap) == pytest.approx((-found.difference, found.p_bootstrap))
+    same = columns_of(better=1.5, worse=1.5)
+    (nothing,) = compare(same, distributions(same, 1000), [("b", "a")])
+    assert nothing.mark == ""
+    assert nothing.interval[0] < 0 < nothing.interval[1]
+
+
+def test_bootstrap_and_williams_agree() -> None:
+    """On correlations that differ a little, with several hundred pairs, the two tests say about the same."""
+    columns = columns_of(better=1.3, worse=1.55)
+    (found,) = compare(columns, distributions(columns, 4000), [("b", "a")])
+    assert found.p_williams is not None
+    assert 1e-3 < found.p_williams < 0.5
+    assert found.p_bootstrap == pytest.approx(found.p_williams, rel=0.6)
+
+
+def test_an_encoder_does_not_differ_from_itself() -> None:
+    columns = columns_of(1.0, 2.0)
+    columns["a"] = columns["b"]
+    (found,) = compare(columns, distributions(columns, 200), [("b", "a")])
+    assert (found.difference, found.p_bootstrap, found.p_williams, found.mark) == (0.0, 1.0, 1.0, "")
+
+
+def test_average_of_the_seven_is_resampled_by_set() -> None:
+    scores = {name: correlation(items_of(50, seed=i), name) for i, name in enumerate(AVERAGED)}
+    found = distributions({"a": scores}, 300)["a"]
+    np.testing.assert_allclose(found[AVERAGE], np.mean([found[name] for name in AVERAGED], axis=0))
+    # Independent sets: the mean's variance is the mean of theirs over seven.
+    expected = np.sqrt(sum(found[name].var() for name in AVERAGED)) / 7
+    assert found[AVERAGE].std() == pytest.approx(expected, rel=0.15)
+
+
+def test_seeds() -> None:
+    scores = [correlation(items_of(60, noise)) for noise in (0.5, 1.0, 2.0)]
+    one = over_seeds(scores)
+    values = [score.value for score in scores]
+    assert one.value == pytest.approx(np.mean(values))
+    assert one.seeds == values
+    assert one.deviation == pytest.approx(np.std(values, ddof=1))
+    assert over_seeds(scores[:1]) is scores[0]
+    assert scores[0].deviation is None
+    expected = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    assert seed_interval(values) == pytest.approx(expected)
+    assert seed_interval(values[:1]) is None
+    drawn = [resample(score.items[0], spearman, 50, "set") for score in scores]
+    np.testing.assert_allclose(distributions({"a": {"set": one}}, 50)["a"]["set"], 100 * np.mean(drawn, axis=0))
+    (found,) = compare({"a": {"set": one}, "b": {"set": scores[0]}},
+                       distributions({"a": {"set": one}, "b": {"set": scores[0]}}, 50), [("a", "b")])  # fmt: skip
+    assert found.p_williams is None

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, Strategy, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
 
@@ -35,15 +35,14 @@ def train() -> None:
 
     def run(config: TrainConfig) -> None:
         nonlocal started
-        if HydraConfig.get().mode is RunMode.MULTIRUN and config.trainer.strategy is Strategy.ddp:
-            raise MirrorError(
-                "trainer=ddp cannot run inside a sweep, since every process would start the sweep again: "
-                "sweep with trainer=gpu, or start the runs one by one."
-            )
         from mirror.run import train
 
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode is RunMode.MULTIRUN:
+            config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
+
         given, started = started, None  # only the first run of a sweep begins with the command
-        train(config, Path(HydraConfig.get().runtime.output_dir), started=given)
+        train(config, Path(hydra_config.runtime.output_dir), started=given)
 
     _start("train", run)
 
@@ -134,6 +133,8 @@ def _start(
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
             raise
         sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
+    except MirrorError as error:  # of a sweep, which lists its failed runs itself
+        sys.exit(f"error: {error}")
     if failed:
         sys.exit(1)
 

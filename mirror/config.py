@@ -386,6 +386,11 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     select: Select = Select.last
     seed: int = 42
+    # Of a sweep alone.
+    retry_failed: bool = False
+    """Run those again that failed."""
+    max_runs: int = 1000
+    """A larger sweep is taken for a mistake."""
 
     def __post_init__(self) -> None:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.

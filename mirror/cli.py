@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
 
@@ -91,18 +91,32 @@ def search() -> None:
 
         search(config)
 
-    sys.argv[1:] = _with_query(sys.argv[1:])
+    options, words = _apart(sys.argv[1:])
+    sys.argv[1:] = [*options, f"query={quoted(' '.join(words))}"] if words else options
     _start("search", run, leaves_record=False)
 
 
-def _with_query(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra takes them: what is neither an option nor its value is the question."""
+def report() -> None:
+    """``scripts/report.py``: runs to tables, pictures and a page."""
+
+    def run(config: ReportConfig) -> None:
+        from mirror.report import report
+
+        report(config)
+
+    options, folders = _apart(["watch=true" if argument == "--watch" else argument for argument in sys.argv[1:]])
+    sys.argv[1:] = [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
+    _start("report", run, leaves_record=False)
+
+
+def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options with their values, and the words that are neither, which Hydra does not take."""
     options: list[str] = []
-    question: list[str] = []
+    words: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-", argument)
-        (question if ours else options).append(argument)
-    return [*options, f"query={quoted(' '.join(question))}"] if question else options
+        (words if ours else options).append(argument)
+    return options, words
 
 
 def _start(

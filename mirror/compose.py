@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS
 from mirror.sweeps import identity
@@ -29,6 +29,7 @@ SCHEMAS = {
     "encode": EncodeConfig,
     "pretrain": PretrainConfig,
     "search": SearchConfig,
+    "report": ReportConfig,
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}

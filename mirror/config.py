@@ -577,6 +577,29 @@ class EncodeConfig:
         _limit("max_tokens", self.max_tokens)
 
 
+@dataclass
+class ReportConfig:
+    """One report over many runs: ``scripts/report.py``."""
+
+    runs: list[str] = field(default_factory=lambda: ["outputs"])
+    """Folders that hold runs, at any depth."""
+    output: str | None = None
+    """Folder of the report; null is ``report`` in the first of ``runs``."""
+    title: str | None = None
+    """Null is the folders' names."""
+    baseline: str | None = None
+    """The row that the others are tested against, by its settings: ``loss.temperature=0.04,aug=none``."""
+    watch: bool = False
+    """Write the report again and again while a sweep runs; Ctrl-C ends it."""
+    every: int = 10
+    """Seconds between two reports."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise MirrorError("runs is empty: write the folder of a sweep behind the command.")
+        _check(self.every >= 1, "every", self.every, "at least 1")
+
+
 def plain(config: Any) -> dict[str, Any]:
     """A settings dataclass as a plain dictionary, for JSON files, loggers and checkpoints."""
 

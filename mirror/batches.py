@@ -21,6 +21,7 @@ from mirror.config import AugConfig, BatchConfig
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.packing import TokenBlock, Tokens, join, row_width, select
+from mirror.sharing import fingerprint, shared
 from mirror.texts import Pair, TextTable
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class MirroredPairs(Dataset[MirroredBatch]):
                 number.setdefault(text, len(number))
         self.numbers = [(number[left], number[right]) for left, right in pairs]
         # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
-        self.tokens = encoder.tokenize(list(number), batch.max_tokens)
+        key = (encoder.name, encoder.max_tokens, batch.max_tokens, fingerprint(number))
+        self.tokens = shared("tokens", key, lambda: encoder.tokenize(list(number), batch.max_tokens))
         longest = row_width(max(len(ids) for ids in self.tokens["input_ids"]))
         self.max_tokens = min(batch.max_tokens, longest)
         encoder.settle(longest)

@@ -19,6 +19,7 @@ from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, regis
 from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
+from mirror.sharing import start_sharing
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def train() -> None:
         hydra_config = HydraConfig.get()
         if hydra_config.mode is RunMode.MULTIRUN:
             config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
+            start_sharing()
 
         given, started = started, None  # only the first run of a sweep begins with the command
         train(config, Path(hydra_config.runtime.output_dir), started=given)
@@ -91,8 +93,7 @@ def search() -> None:
 
         search(config)
 
-    options, words = _apart(sys.argv[1:])
-    sys.argv[1:] = [*options, f"query={quoted(' '.join(words))}"] if words else options
+    sys.argv[1:] = _with_query(sys.argv[1:])
     _start("search", run, leaves_record=False)
 
 
@@ -104,9 +105,24 @@ def report() -> None:
 
         report(config)
 
-    options, folders = _apart(["watch=true" if argument == "--watch" else argument for argument in sys.argv[1:]])
-    sys.argv[1:] = [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
+    sys.argv[1:] = _with_folders(sys.argv[1:])
     _start("report", run, leaves_record=False)
+
+
+def _with_query(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra takes them: what is neither an option nor its value is the question."""
+    options, words = _apart(arguments)
+    return [*options, f"query={quoted(' '.join(words))}"] if words else options
+
+
+def _with_folders(arguments: list[str]) -> list[str]:
+    """The same for a report, where such words are folders; ``--watch`` is short for ``watch=true``."""
+    options, folders = _apart(["watch=true" if argument == "--watch" else argument for argument in arguments])
+    for place, option in enumerate(options):  # a baseline is itself settings, whose signs Hydra would take for its own
+        name, _, value = option.partition("=")
+        if name == "baseline" and not value.startswith(("'", '"')):
+            options[place] = f"baseline={quoted(value)}"
+    return [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
 
 
 def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:

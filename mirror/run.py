@@ -22,6 +22,7 @@ from mirror.hardware import choose_hardware, is_chief
 from mirror.picture import PICTURE, Histograms, draw_cosines
 from mirror.record import RunRecord
 from mirror.selfcheck import check_views
+from mirror.sharing import fingerprint, shared
 from mirror.summary import protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
 from mirror.trainer import quieten
@@ -57,7 +58,8 @@ def train(
 
         with record.phase("read"):
             if texts is None:
-                table = read_texts(config.data, config.seed)
+                key = (repr(config.data), config.seed)
+                table = shared("texts", key, lambda: read_texts(config.data, config.seed))
             else:
                 table = choose(in_memory(texts), config.data, config.seed, "texts given to mirror_tune")
         record["data"] = table.counts()
@@ -183,7 +185,8 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet 
     if not needed:
         return [], validation
     try:
-        return load_sets(config.eval.measured, config.eval.data_dir), validation
+        names, data_dir = config.eval.measured, config.eval.data_dir
+        return shared("sets", (*names, data_dir), lambda: load_sets(names, data_dir)), validation
     except UnavailableError as error:
         log.warning("NOT MEASURED before and after: %s", error)
         return [], validation
@@ -196,7 +199,8 @@ def _raw_vectors(encoder: MirrorEncoder, sets: list[TestSet], config: TrainConfi
         return {}
     log.info("measuring the model as it is …")
     texts = texts_of(sets)
-    vectors = encoder.encode_by(texts, poolings, progress=config.trainer.progress)
+    key = (encoder.name, encoder.max_tokens, tuple(poolings), encoder.device.type, fingerprint(texts))
+    vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=config.trainer.progress))
     return {pooling: dict(zip(texts, vectors[pooling], strict=True)) for pooling in poolings}
 
 

@@ -1,8 +1,11 @@
 """Runs as a sweep leaves them, without training: the report is tested on these."""
 
+import copy
+import functools
 import itertools
 import json
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -19,9 +22,19 @@ from mirror.sweeps import identity
 GROUPS = {"model": "bert", "aug": "mirror", "data_size": "10k", "temperature": "sentence", "eval": "sts"}
 
 
+@functools.cache
+def composed(*groups: str) -> dict[str, Any]:
+    return plain(compose("train", ["eval=sts", *groups]))
+
+
 def write_run(folder: Path, overrides: Sequence[str], sets: Sequence[str] = AVERAGED, **content: Any) -> Path:
     """One finished run of these settings, unless ``content`` says otherwise; its scores follow from the settings."""
-    config = plain(compose("train", ["eval=sts", *overrides]))
+    dotted = [override for override in overrides if override.partition("=")[0] not in GROUPS]
+    config = copy.deepcopy(composed(*(override for override in overrides if override not in dotted)))
+    for override in dotted:
+        *parents, name = override.partition("=")[0].split(".")
+        place = functools.reduce(operator.getitem, parents, config)
+        place[name] = yaml.safe_load(override.partition("=")[2])
     random = Random(str(sorted(overrides)))
     temperature, size, seed = config["loss"]["temperature"], config["data"]["size"], config["seed"]
     quality = 60 - 8 * abs(math.log(temperature / 0.05)) + 3 * math.log10(size) + random.gauss(0, 0.6)

@@ -16,8 +16,8 @@ COUNTED = ("data.size", "batch.size", "loss.temperature", "optim.lr", "model.lea
 """Settings that are varied by factors: their axis is logarithmic."""
 POINTS = 200
 """Of a loss curve that are drawn."""
-COLORS = qualitative.Safe
-"""Told apart by colour-blind readers too."""
+COLORS = qualitative.D3
+"""Ten that stand out on white and on black."""
 
 
 @dataclass
@@ -94,10 +94,10 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         ticks = sorted(seen)
         plot.update_xaxes(tickvals=ticks, ticktext=[shown(tick) for tick in ticks])
     plot.update_yaxes(title=f"{score}, × 100")
-    plot.update_layout(showlegend=total > 1, legend_title_text=", ".join(others))
+    plot.update_layout(showlegend=total > 1)
     note = "Mean over the seeds; the band is ± one standard deviation." if numeric else "Mean ± sd over the seeds."
-    if total > LINES:
-        note += f" The {LINES} best lines of {total:,}."
+    if total > 1:
+        note += f" By {', '.join(others)}{f', the {LINES} best of {total:,}' if total > LINES else ''}."
     return Figure(f"{score} against {axis}", note, plot)
 
 
@@ -183,12 +183,12 @@ def _cosines(rows: Sequence[Row], score: str | None) -> Iterator[Figure]:
     row = max(chosen, key=lambda row: row.cells[score].mean if score in row.cells else 0.0)
     found = row.runs[0].cosines
     edges, tuned = found["edges"], found["tuned"]
-    name = score if score in tuned else next(iter(tuned))
+    name = score if score is not None and score in tuned else str(next(iter(tuned)))
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
     plot = go.Figure()
     before = [column for column in found if column not in ("edges", "tuned")][-1:]
     for column, dash in (*((one, "dot") for one in before), ("tuned", "solid")):
-        for kind, color, said in (("true", COLORS[3], "belong together"), ("random", COLORS[8], "random")):
+        for kind, color, said in (("true", COLORS[2], "belong together"), ("random", COLORS[7], "random")):
             counts = found[column][name][kind]
             share = [100 * count / max(1, sum(counts)) for count in counts]
             line = {"color": color, "dash": dash, "shape": "hvh", "width": 2}

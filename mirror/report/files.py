@@ -66,7 +66,9 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
         lines = [head, ["---"] * len(comparison.axes) + ["---:"] * (len(head) - len(comparison.axes))]
         for row in comparison.rows:
             cells = [_bold(row.cells.get(name), "**{}**") for name in comparison.scores]
-            lines.append([*map(shown, row.settings.values()), seeds(row), *cells, _number(row.loss, 4), _number(row.seconds, 1)])
+            lines.append(
+                [*map(shown, row.settings.values()), seeds(row), *cells, _number(row.loss, 4), _number(row.seconds, 1)]
+            )
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         parts.append(f"## {comparison.title}\n\n{body}\n")
     return "\n".join([*parts, MARKS, ""])
@@ -80,7 +82,9 @@ def latex(comparisons: Sequence[Comparison]) -> str:
         lines = [" & ".join(map(_escape, head)) + r" \\", r"\midrule"]
         for row in comparison.rows:
             cells = [_bold(row.cells.get(name), r"\textbf{{{}}}", latex=True) for name in comparison.scores]
-            lines.append(" & ".join([*(_escape(shown(item)) for item in row.settings.values()), seeds(row), *cells]) + r" \\")
+            lines.append(
+                " & ".join([*(_escape(shown(item)) for item in row.settings.values()), seeds(row), *cells]) + r" \\"
+            )
         columns = "l" * len(comparison.axes) + "r" * (len(head) - len(comparison.axes))
         body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
         parts.append(f"% {_escape(comparison.title)}\n{body}")

@@ -12,7 +12,7 @@ from mirror.errors import MirrorError
 from mirror.report.files import MARKS, figure, seeds
 from mirror.report.published import published
 from mirror.report.runs import Found, Run
-from mirror.report.table import Comparison, shown, value, varying
+from mirror.report.table import Comparison, order, shown, value, varying
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -49,6 +49,7 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
             name = "".join(letter if letter.isalnum() else "-" for letter in picture.title)
             plots.append({**json.loads(picture.plot.to_json()), "name": name})
     axes = varying(found.runs)
+    runs = sorted(found.runs, key=lambda run: [order(value(run, axis)) for axis in axes])
 
     def difference(run: Run) -> str:
         return ", ".join(f"{axis}={shown(value(run, axis))}" for axis in axes)
@@ -71,8 +72,8 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
         pictures=pictures,
         plots=json.dumps(plots).replace("<", "\\u003c"),
         axes=axes,
-        runs=found.runs,
-        details=[details(run) for run in found.runs],
+        runs=runs,
+        details=[details(run) for run in runs],
         difference=difference,
         beside=beside,
         figure=figure,
@@ -95,5 +96,5 @@ def beside(comparison: Comparison) -> dict[str, dict[str, float]]:
 def summary(runs: Sequence[Run]) -> str:
     """How many runs there are, and how they ended."""
     states = [run.status for run in runs]
-    parts = [f"{states.count(state):,} {state}" for state in dict.fromkeys(["finished", *states])]
+    parts = [f"{states.count(state):,} {state}" for state in dict.fromkeys(["finished", *sorted(states)])]
     return f"{len(runs):,} {'run' if len(runs) == 1 else 'runs'}: {', '.join(parts)}."

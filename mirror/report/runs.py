@@ -107,7 +107,7 @@ def collect(folders: Sequence[Path]) -> Found:
     """Read every run under the folders; what is no run of ours is named and left out."""
     runs: list[Run] = []
     problems: list[str] = []
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[tuple[str, Any], Path] = {}
     for path in (path for folder in folders for path in sorted(folder.rglob(METRICS))):
         content = read_run(path.parent)
         if content is None:
@@ -120,12 +120,12 @@ def collect(folders: Sequence[Path]) -> Found:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 problems.append(f"{path} cannot be read ({type(error).__name__}: {error}): left out.")
                 continue
-            first = seen.setdefault((identity(content["config"]), run.version), run.folder)
+            first = seen.setdefault((identity(content["config"]), run.frame), run.folder)
             if run.status == "finished" and first != run.folder and any(r.folder == first for r in runs):
                 problems.append(f"{run.folder} repeats {first}, setting for setting: counted once.")
             else:
                 runs.append(run)
-    return Found(runs, problems)
+    return Found(sorted(runs, key=lambda run: run.samples[0].seed), problems)
 
 
 def _run(folder: Path, content: dict[str, Any]) -> Run:

@@ -127,7 +127,9 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison
     if baseline and not sum(_mark_baseline(comparison, baseline) for comparison in comparisons):
         rows = [row for comparison in comparisons for row in comparison.rows]
         known = dict.fromkeys(f"{axis}={shown(item)}" for row in rows for axis, item in row.settings.items())
-        raise MirrorError(f"baseline={baseline} is no row of the table: choose among {', '.join([*known][:30]) or 'none'}.")
+        raise MirrorError(
+            f"baseline={baseline} is no row of the table: choose among {', '.join([*known][:30]) or 'none'}."
+        )
     return comparisons
 
 
@@ -164,7 +166,7 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(value(run, axis) for axis in axes), []).append(run)
-    ordered = sorted(groups, key=lambda key: [_order(item) for item in key])
+    ordered = sorted(groups, key=lambda key: [order(item) for item in key])
     rows = [Row(dict(zip(axes, key, strict=True)), groups[key]) for key in ordered]
     scores = list(dict.fromkeys(name for row in rows for sample in row.samples for name in sample.scores))
     scores.sort(key=lambda name: name == AVERAGE)  # last; the sort keeps the others' order
@@ -225,7 +227,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(there) if there else None
 
 
-def _order(item: Any) -> tuple[int, float, str]:
+def order(item: Any) -> tuple[int, float, str]:
     """Numbers by size, then everything else by name."""
     if isinstance(item, int | float) and not isinstance(item, bool):
         return 0, float(item), ""

@@ -6,9 +6,11 @@ Hydra takes plugins from the namespace ``hydra_plugins`` alone, and imports them
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -40,7 +42,24 @@ class GridConf:
     """Several grids in one sweep, each with ``params``; a run that stands in two of them runs once."""
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridConf, provider="mirror")
+@dataclass
+class SearchConf:
+    """``hydra.sweeper`` of a search; the axes are ranges and choices, as in ``conf/sweep/search.yaml``."""
+
+    _target_: str = "hydra_plugins.mirror_sweeper.Search"
+    params: dict[str, str] | None = None
+    trials: int = 20
+    at_once: int = 1
+    """Trials that are launched together: as many as the launcher runs beside each other."""
+    score: str = "stsb-dev"
+    """The test set whose score is to rise."""
+    time: bool = False
+    """Whether the training time is to fall, as a second objective."""
+    seed: int = 42
+
+
+for _name, _node in (("grid", GridConf), ("search", SearchConf)):
+    ConfigStore.instance().store(group="hydra/sweeper", name=_name, node=_node, provider="mirror")
 
 
 @dataclass
@@ -75,8 +94,6 @@ class Grid(BasicSweeper):
         Raises:
             MirrorError: the grid is empty or too large, another sweep runs in the folder, or runs failed.
         """
-        from filelock import FileLock, Timeout
-
         assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)
         earlier = runs_in(folder)
@@ -88,28 +105,15 @@ class Grid(BasicSweeper):
             "%d runs in %s: %d finished already, %d failed earlier, %d to run",
             len(jobs), folder, states.count("finished"), states.count("failed"), len(missing),
         )  # fmt: skip
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".lock", blocking=False):
-                broken = self._launch(missing)
-        except Timeout:
-            raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….") from None
-        except OSError as error:
-            raise MirrorError(
-                f"hydra.sweep.dir={folder} cannot be written ({error.strerror}): choose another."
-            ) from error
+        with _alone(folder):
+            broken = self._launch(missing)
         self._report(jobs, folder, broken)
 
     def _jobs(self, arguments: list[str], seconds: float | None) -> list[Job]:
         """The runs of the sweep, each once."""
         assert self.config is not None
-        assert self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        parser = OverridesParser.create(config_loader=loader)
         grids = [
-            parser.parse_overrides(
-                [*(f"{key}={value}" for key, value in axes.items()), *self._parse_config(), *arguments]
-            )
+            self._parse([*(f"{key}={value}" for key, value in axes.items()), *self._parse_config(), *arguments])
             for axes in self.grids or [{}]
         ]
         count = sum(_size(grid) for grid in grids)
@@ -119,23 +123,33 @@ class Grid(BasicSweeper):
             time = f" ({_duration(count * seconds)} at {seconds:.0f} s each, one after another)" if seconds else ""
             raise MirrorError(f"The sweep has {count:,} runs{time}: if you mean it, add max_runs={count}.")
         jobs: dict[str, Job] = {}
-        parallel = not isinstance(self.launcher, BasicLauncher)
         for grid in grids:
             (combinations,) = self.split_arguments(grid, None)
             for overrides in combinations:
-                quiet = [*QUIET, *overrides] if parallel else list(overrides)
-                config = loader.load_sweep_config(self.config, quiet)
-                if config.trainer.strategy is Strategy.ddp:
-                    raise MirrorError(
-                        "trainer=ddp cannot run inside a sweep, since every process would start the sweep again: sweep "
-                        "with trainer=gpu, or start one command for each run, as in "
-                        "for seed in 1 2 3; do python scripts/train.py trainer=ddp seed=$seed; done"
-                    )
-                with open_dict(config):
-                    config.hydra.job.num = len(jobs)
-                name = run_id(config)
-                jobs.setdefault(name, Job(quiet, name, Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir))
+                job = self._job(overrides, len(jobs))
+                jobs.setdefault(job.name, job)
         return list(jobs.values())
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        assert self.hydra_context is not None
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(overrides)
+
+    def _job(self, overrides: Sequence[str], number: int) -> Job:
+        """The run that these overrides make."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parallel = not isinstance(self.launcher, BasicLauncher)
+        quiet = [*QUIET, *overrides] if parallel else list(overrides)
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, quiet)
+        if config.trainer.strategy is Strategy.ddp:
+            raise MirrorError(
+                "trainer=ddp cannot run inside a sweep, since every process would start the sweep again: sweep with "
+                "trainer=gpu, or start one command for each run, as in "
+                "for seed in 1 2 3; do python scripts/train.py trainer=ddp seed=$seed; done"
+            )
+        with open_dict(config):
+            config.hydra.job.num = number
+        return Job(quiet, run_id(config), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
 
     def _launch(self, jobs: Sequence[Job]) -> str | None:
         """Run them; what broke the launcher, if something did."""
@@ -179,6 +193,124 @@ class Grid(BasicSweeper):
                 f"{len(unfinished)} of {len(jobs)} runs did not finish, as listed above: start the sweep again with "
                 "retry_failed=true."
             )
+
+
+class Search(Grid):
+    """Optuna in place of a grid: each trial is a run like any other, asked for by Optuna and told to it.
+
+    The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
+    that is started with more ``trials`` adds to those it has.
+    """
+
+    def __init__(
+        self, params: dict[str, str] | None, trials: int, at_once: int, score: str, time: bool, seed: int
+    ) -> None:
+        super().__init__(None, params)
+        self.trials, self.at_once, self.score, self.time, self.seed = trials, at_once, score, time, seed
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the trials that are missing.
+
+        Raises:
+            MirrorError: a setting is wrong, Optuna is not installed, the launcher broke, or every trial failed.
+        """
+        try:
+            import optuna
+        except ImportError:
+            raise MirrorError("A search needs the package optuna: pip install 'mirror-encoders[search]'.") from None
+        assert self.config is not None
+        overrides = {
+            override.get_key_element(): override for override in self._parse([*self._parse_config(), *arguments])
+        }
+        space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}
+        if not space or min(self.trials, self.at_once) < 1:
+            raise MirrorError(
+                "A search needs an axis, as in optim.lr=interval(1e-4,1e-3), and trials and at_once above 0."
+            )
+        fixed = [
+            f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
+        ]
+        folder = Path(self.config.hydra.sweep.dir)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with _alone(folder):
+            study = optuna.create_study(
+                storage=f"sqlite:///{folder.resolve() / 'search.db'}",
+                study_name=f"{self.score}{' and time' if self.time else ''}",
+                directions=["maximize", "minimize"][: 1 + self.time],
+                sampler=optuna.samplers.TPESampler(seed=self.seed),
+                load_if_exists=True,
+            )
+            for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            complete = (optuna.trial.TrialState.COMPLETE,)
+            done = len(study.get_trials(states=complete))
+            log.info("%d trials in %s finished already, %d to run", done, folder, max(0, self.trials - done))
+            for start in range(done, self.trials, self.at_once):
+                asked = [study.ask(space) for _ in range(min(self.at_once, self.trials - start))]
+                jobs = [
+                    self._job([*fixed, *(f"{key}={value}" for key, value in trial.params.items())], trial.number)
+                    for trial in asked
+                ]
+                known = runs_in(folder)
+                missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") != "finished"}
+                broken = self._launch(list(missing.values()))
+                if broken:
+                    raise MirrorError(f"The launcher stopped ({broken}): start the search again, it goes on.")
+                ended = runs_in(folder)
+                for trial, job in zip(asked, jobs, strict=True):
+                    values = self._objectives(ended.get(job.name))
+                    study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
+                    log.info("trial %d: %s: %s", trial.number, job.axes, values or "failed")
+            best = study.best_trials
+        if not best:
+            raise MirrorError(f"Every trial failed: the logs under {folder} say why.")
+        for trial in best:
+            found = " ".join(f"{key}={value}" for key, value in trial.params.items())
+            log.info("best: %s %s: %s", ", ".join(f"{value:.2f}" for value in trial.values), study.study_name, found)
+
+    def _objectives(self, run: dict[str, Any] | None) -> list[float] | None:
+        """What a run is judged by; None where it failed."""
+        if run is None or run["status"] != "finished":
+            return None
+        sets = run["scores"].get("tuned", {})
+        if self.score not in sets:
+            known = ", ".join(sets) or "none, since eval=none"
+            raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")
+        return [next(iter(sets[self.score].values())), run["seconds"]["train"]][: 1 + self.time]
+
+
+def _distribution(axis: Override) -> Any:
+    """An axis as Optuna takes it."""
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    swept = axis.value()
+    if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
+        whole = "int" in swept.tags
+        kind = IntDistribution if whole else FloatDistribution
+        return kind(swept.start, swept.end, log="log" in swept.tags)  # type: ignore[arg-type]
+    if isinstance(swept, ChoiceSweep | RangeSweep):
+        return CategoricalDistribution(list(axis.sweep_string_iterator()))
+    raise MirrorError(
+        f"{axis.get_key_element()}={axis.get_value_element_as_str()} is no range that a search can draw from."
+    )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other sweeps out of a folder, which is made; a killed process keeps nobody out."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….") from None
+    except OSError as error:
+        raise MirrorError(f"hydra.sweep.dir={folder} cannot be written ({error.strerror}): choose another.") from error
+    with lock:
+        yield
 
 
 def _size(grid: Sequence[Override]) -> int:

@@ -5,6 +5,7 @@ dataclasses, and ``mirror.compose`` makes plain objects of them, which check the
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -141,6 +142,7 @@ class Tracker(Enum):
     csv = "csv"
     wandb = "wandb"
     tensorboard = "tensorboard"
+    mlflow = "mlflow"
 
 
 class WandbMode(Enum):
@@ -339,6 +341,8 @@ class LoggerConfig:
     project: str = "mirror"
     mode: WandbMode = WandbMode.auto
     group: str | None = None
+    """Null is the sweep that the run belongs to."""
+    job_type: str = "train"
     tags: list[str] = field(default_factory=list)
 
 
@@ -598,6 +602,15 @@ class ReportConfig:
         if not self.runs:
             raise MirrorError("runs is empty: write the folder of a sweep behind the command.")
         _check(self.every >= 1, "every", self.every, "at least 1")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Plain settings by their full names, as on the command line."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def plain(config: Any) -> dict[str, Any]:

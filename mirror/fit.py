@@ -17,7 +17,7 @@ from mirror.errors import MirrorError
 from mirror.hardware import Hardware, is_chief
 from mirror.module import MirrorModule
 from mirror.record import RunRecord
-from mirror.trackers import build_trackers, close_trackers
+from mirror.trackers import build_trackers
 from mirror.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,6 @@ def fit(
         trainer.fit(module, data)
     except torch.OutOfMemoryError as error:
         raise MirrorError("The device has too little memory: lower batch.size or batch.max_tokens.") from error
-    finally:
-        close_trackers()
     if not all(weights.isfinite().all() for weights in encoder.parameters()):
         raise MirrorError("The weights are not finite after training: lower optim.lr.")
     if best is not None and is_chief():

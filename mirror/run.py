@@ -25,6 +25,7 @@ from mirror.selfcheck import check_views
 from mirror.sharing import fingerprint, shared
 from mirror.summary import protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
+from mirror.trackers import log_results, tracking
 from mirror.trainer import quieten
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def train(
     chief = is_chief()  # under DDP every process runs this; one measures, prints and saves
     quieten(chief)
     hardware = choose_hardware(config.trainer)
-    with RunRecord(folder if chief else None, plain(config), started) as record:
+    with RunRecord(folder if chief else None, plain(config), started) as record, tracking():
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
 
         with record.phase("read"):
@@ -116,6 +117,7 @@ def train(
             encoder.cpu()
             encoder.save(folder / "encoder", model_card(config, table, before, after, steps))
 
+        log_results(record.content, folder / PICTURE)
         _print_results(config, before, after, record.content["seconds"])
         log.info("encoder saved in %s", folder / "encoder")
     return encoder

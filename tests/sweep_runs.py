@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -81,7 +81,7 @@ def write_run(folder: Path, overrides: Sequence[str], sets: Sequence[str] = AVER
     return target
 
 
-def write_sweep(folder: Path, axes: dict[str, Sequence[Any]], **content: Any) -> list[Path]:
+def write_sweep(folder: Path, axes: Mapping[str, Sequence[Any]], **content: Any) -> list[Path]:
     """A finished run for every combination."""
     return [
         write_run(folder, [f"{axis}={item}" for axis, item in zip(axes, point, strict=True)], **content)

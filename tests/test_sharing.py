@@ -34,8 +34,12 @@ def test_single_run_keeps_nothing() -> None:
 def test_last_ones_are_kept() -> None:
     made: list[object] = []
 
-    def ask(kind: str, key: object) -> object:
-        return shared(kind, str(key), lambda: (made.append((kind, key)), object())[1])
+    def ask(kind: str, key: int) -> object:
+        def make() -> object:
+            made.append((kind, key))
+            return object()
+
+        return shared(kind, key, make)
 
     first = ask("a", 0)
     assert ask("a", 0) is first
@@ -62,18 +66,15 @@ def runs(model: Path, eval_dir: Path, folder: Path) -> list[dict[str, Any]]:
     folder.mkdir()
     texts.write_text("\n".join(SENTENCES), encoding="utf-8")
     found = []
-    for number, overrides in enumerate(
-        (["seed=1"], ["seed=2", "model.pooling=mean"], ["seed=1", "batch.max_tokens=9"])
-    ):
+    variants = ["seed=1"], ["seed=2", "model.pooling=mean"], ["seed=1", "batch.max_tokens=9"]
+    for number, overrides in enumerate(variants):
         target = folder / str(number)
         target.mkdir()
         settings = ["eval=stsb", f"eval.data_dir='{eval_dir}'", f"data.path='{texts}'", *overrides]
         encoder = train(small(model, *settings), target)
         content = metrics(target)
-        vectors = encoder.encode(SENTENCES[:5])
-        found.append(
-            {"scores": content["scores"], "loss": content["loss"], "data": content["data"], "vectors": vectors}
-        )
+        same = {key: content[key] for key in ("scores", "loss", "data")}
+        found.append({**same, "vectors": encoder.encode(SENTENCES[:5])})
     return found
 
 
@@ -93,9 +94,10 @@ def test_runs_find_the_same_as_alone(
 
     import mirror.backbone
     import mirror.run
+    import mirror.texts
 
     monkeypatch.setattr(mirror.backbone, "_load", counted("load", mirror.backbone._load))
-    monkeypatch.setattr(mirror.run, "read_texts", counted("read", mirror.run.read_texts))
+    monkeypatch.setattr(mirror.run, "read_texts", counted("read", mirror.texts.read_texts))
     monkeypatch.setattr(MirrorEncoder, "encode_by", counted("encode_by", MirrorEncoder.encode_by))
     torch.manual_seed(3)
     start_sharing()

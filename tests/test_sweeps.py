@@ -4,6 +4,7 @@ The runs are stand-ins that record their settings and end; only the slow tests t
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from tests.conftest import ROOT, SENTENCES
 from tests.test_cli import Command, assert_refused, command  # noqa: F401
 
 POOL = Path("outputs/train-sweep")
-SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
+SWEEPS = sorted({path.stem for path in (CONF / "sweep").glob("*.yaml")} - {"search"})
 
 
 class Runs:
@@ -218,6 +219,85 @@ def test_grids_together(command: Command, runs: Runs) -> None:  # noqa: F811
     # bert with CLS stands in each of the grids but one: without 0.04 there would be one run more.
     assert len(runs.configs) == sum(sizes) - (len(sizes) - 1)
     assert [plain(config)["loss"] for config in runs.configs].count(standard["loss"]) == len(runs.configs) - 3
+
+
+def judged(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are the better the nearer their temperature is to 0.05, and take the longer the larger their batch."""
+
+    def train(config: TrainConfig, folder: Path, **_: Any) -> None:
+        runs.configs.append(config)
+        with RunRecord(folder, plain(config)) as record:
+            if error := runs.fail(config):
+                raise error
+            score = 60 - 10 * abs(math.log(config.loss.temperature / 0.05))
+            record["scores"] = {"tuned": {"stsb-dev": {"all": score, "pairs": 9}}}
+        record["seconds"] = {"train": config.batch.size / 10}
+        record.write()
+
+    monkeypatch.setattr(sys.modules["mirror.run"], "train", train)
+
+
+SEARCH = [
+    "sweep=search", "hydra.sweeper.trials=6", "optim.lr=1e-3", "model.pooling=mean",
+    "loss.temperature=tag(log,interval(0.01,0.3))",
+]  # fmt: skip
+
+
+def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    optuna = pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    runs.fail = lambda config: MirrorError("not this one") if len(runs.configs) == 2 else None
+    result = command("train", *SEARCH)
+    assert result.code == 0, result.err
+    tried = runs.seen(lambda config: config.loss.temperature)
+    assert len(set(tried)) == 6
+    assert all(0.01 <= temperature <= 0.3 for temperature in tried)
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    assert [trial.state.name for trial in study.trials].count("FAIL") == 1
+    del tried[1]
+    best = min(tried, key=lambda temperature: abs(math.log(temperature / 0.05)))
+    assert study.best_params["loss.temperature"] == pytest.approx(best)
+    assert f"loss.temperature={best}" in result.err.splitlines()[-1]
+
+    study.ask()  # a search that was killed in a trial
+    again = command("train", *SEARCH, "hydra.sweeper.trials=8")
+    assert again.code == 0, again.err
+    assert "5 trials in outputs/train-sweep/search finished already, 3 to run" in again.err
+    assert len(runs.seen(point)) == 3
+
+
+def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Score and time: what is told as best is beaten by no other trial in both."""
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    arguments = ["batch.size=tag(int,interval(50,400))", "hydra.sweeper.time=true", "hydra.sweeper.at_once=3"]
+    result = command("train", *SEARCH, *arguments)
+    assert result.code == 0, result.err
+    found = [(abs(math.log(c.loss.temperature / 0.05)), c.batch.size) for c in runs.configs]
+    front = [a for a in found if not any(b[0] < a[0] and b[1] < a[1] for b in found)]
+    assert sum(line.startswith("best: ") for line in result.err.splitlines()) == len(front)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        (["hydra.sweeper.score=sts99"], ["hydra.sweeper.score=sts99", "stsb-dev"]),
+        (["loss.temperature=0.1"], ["needs an axis"]),
+        (["hydra.sweeper.trials=0"], ["trials"]),
+        (["loss.temperature=glob(*)"], ["loss.temperature=glob(*)", "no range that a search"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_search_refuses(
+    command: Command,  # noqa: F811
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    reasons: list[str],
+) -> None:
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    assert_refused(command("train", *SEARCH, *arguments), *reasons)
 
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "trainer=cpu", "data.path=texts.txt", "optim.lr=1e-3"]

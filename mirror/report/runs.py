@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mirror.config import flat
 from mirror.evaluation.sts import AVERAGED
 from mirror.record import METRICS
 from mirror.sweeps import identity, read_run
@@ -145,7 +146,7 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         folder=folder,
         status=content["status"],
         error=content.get("error"),
-        settings=dict(_flat(content["config"])),
+        settings={key: json.dumps(item) if isinstance(item, list) else item for key, item in flat(content["config"])},
         typed=typed,
         choices=choices,
         samples=samples,
@@ -180,11 +181,3 @@ def _asked(folder: Path) -> tuple[dict[str, str], dict[str, str | None]]:
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return {}, {}
     return {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in overrides)}, dict(choices)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, json.dumps(value) if isinstance(value, list) else value

@@ -30,36 +30,9 @@ QUIET = ("trainer.progress=false", "hydra.job_logging.root.handlers=[file]")
 """For runs beside each other: what they say stands in their logs, and the terminal shows the sweep."""
 
 
-@dataclass
-class GridConf:
-    """``hydra.sweeper`` of the training command."""
-
-    _target_: str = "hydra_plugins.mirror_sweeper.Grid"
-    max_batch_size: int | None = None
-    params: dict[str, str] | None = None
-    """The axes of a grid."""
-    grids: list[dict[str, str]] | None = None
-    """Several grids in one sweep, each with ``params``; a run that stands in two of them runs once."""
-
-
-@dataclass
-class SearchConf:
-    """``hydra.sweeper`` of a search; the axes are ranges and choices, as in ``conf/sweep/search.yaml``."""
-
-    _target_: str = "hydra_plugins.mirror_sweeper.Search"
-    params: dict[str, str] | None = None
-    trials: int = 20
-    at_once: int = 1
-    """Trials that are launched together: as many as the launcher runs beside each other."""
-    score: str = "stsb-dev"
-    """The test set whose score is to rise."""
-    time: bool = False
-    """Whether the training time is to fall, as a second objective."""
-    seed: int = 42
-
-
-for _name, _node in (("grid", GridConf), ("search", SearchConf)):
-    ConfigStore.instance().store(group="hydra/sweeper", name=_name, node=_node, provider="mirror")
+# Plain values, not a dataclass: a file under conf/sweep may name the other class, with settings of its own.
+_NODE = {"_target_": "hydra_plugins.mirror_sweeper.Grid", "max_batch_size": None, "params": None, "grids": None}
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=_NODE, provider="mirror")
 
 
 @dataclass
@@ -77,7 +50,13 @@ class Job:
 
 
 class Grid(BasicSweeper):
-    """Hydra's grid, which knows the runs that are finished."""
+    """Hydra's grid, which knows the runs that are finished.
+
+    Args:
+        max_batch_size: runs that are handed to the launcher together; None is all.
+        params: the axes.
+        grids: several grids, each with ``params`` too; a run that stands in two of them runs once.
+    """
 
     def __init__(
         self,
@@ -200,13 +179,29 @@ class Search(Grid):
 
     The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
     that is started with more ``trials`` adds to those it has.
+
+    Args:
+        trials: in all.
+        score: the test set whose headline score is to rise.
+        time: whether the training time is to fall, as a second objective.
+        seed: of the proposals.
+        max_batch_size: trials that are launched together: as many as run beside each other; None is one.
+        params: the axes, as ranges and choices.
+        grids: none in a search.
     """
 
     def __init__(
-        self, params: dict[str, str] | None, trials: int, at_once: int, score: str, time: bool, seed: int
+        self,
+        trials: int = 20,
+        score: str = "stsb-dev",
+        time: bool = False,
+        seed: int = 42,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        grids: None = None,
     ) -> None:
-        super().__init__(None, params)
-        self.trials, self.at_once, self.score, self.time, self.seed = trials, at_once, score, time, seed
+        super().__init__(max_batch_size or 1, params)
+        self.trials, self.score, self.time, self.seed = trials, score, time, seed
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials that are missing.
@@ -223,9 +218,9 @@ class Search(Grid):
             override.get_key_element(): override for override in self._parse([*self._parse_config(), *arguments])
         }
         space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}
-        if not space or min(self.trials, self.at_once) < 1:
+        if not space or self.trials < 1:
             raise MirrorError(
-                "A search needs an axis, as in optim.lr=interval(1e-4,1e-3), and trials and at_once above 0."
+                "A search needs an axis, as in optim.lr=interval(1e-4,1e-3), and hydra.sweeper.trials above 0."
             )
         fixed = [
             f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
@@ -245,8 +240,9 @@ class Search(Grid):
             complete = (optuna.trial.TrialState.COMPLETE,)
             done = len(study.get_trials(states=complete))
             log.info("%d trials in %s finished already, %d to run", done, folder, max(0, self.trials - done))
-            for start in range(done, self.trials, self.at_once):
-                asked = [study.ask(space) for _ in range(min(self.at_once, self.trials - start))]
+            size = self.max_batch_size or 1
+            for start in range(done, self.trials, size):
+                asked = [study.ask(space) for _ in range(min(size, self.trials - start))]
                 jobs = [
                     self._job([*fixed, *(f"{key}={value}" for key, value in trial.params.items())], trial.number)
                     for trial in asked

@@ -204,7 +204,6 @@ def test_package_that_is_not_installed(tracker: Tracker, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "wandb", None)
     for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard.{name}", False)
-    for name in ("_MLFLOW_AVAILABLE", "_MLFLOW_SKINNY_AVAILABLE"):
-        monkeypatch.setattr(f"pytorch_lightning.loggers.mlflow.{name}", False)
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", False)
     with pytest.raises(MirrorError, match=rf"pip install 'mirror-encoders\[{tracker.value}\]'"):
         build_trackers(LoggerConfig([tracker]), tmp_path, {})

@@ -207,10 +207,11 @@ class Search(Grid):
         """Run the trials that are missing.
 
         Raises:
-            MirrorError: a setting is wrong, Optuna is not installed, the launcher broke, or every trial failed.
+            MirrorError: a setting is wrong, Optuna is not installed, the launcher broke, or a trial failed.
         """
         try:
             import optuna
+            from optuna.study import StudyDirection
         except ImportError:
             raise MirrorError("A search needs the package optuna: pip install 'mirror-encoders[search]'.") from None
         assert self.config is not None
@@ -231,16 +232,17 @@ class Search(Grid):
             study = optuna.create_study(
                 storage=f"sqlite:///{folder.resolve() / 'search.db'}",
                 study_name=f"{self.score}{' and time' if self.time else ''}",
-                directions=["maximize", "minimize"][: 1 + self.time],
-                sampler=optuna.samplers.TPESampler(seed=self.seed),
+                directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
                 load_if_exists=True,
             )
-            for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            # Another seed for those that are added: from the same one it would draw the same points again.
+            study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+            for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
+                study.tell(left.number, state=optuna.trial.TrialState.FAIL)
             complete = (optuna.trial.TrialState.COMPLETE,)
             done = len(study.get_trials(states=complete))
             log.info("%d trials in %s finished already, %d to run", done, folder, max(0, self.trials - done))
-            size = self.max_batch_size or 1
+            size, failed = self.max_batch_size or 1, 0
             for start in range(done, self.trials, size):
                 asked = [study.ask(space) for _ in range(min(size, self.trials - start))]
                 jobs = [
@@ -256,13 +258,14 @@ class Search(Grid):
                 for trial, job in zip(asked, jobs, strict=True):
                     values = self._objectives(ended.get(job.name))
                     study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
+                    failed += values is None
                     log.info("trial %d: %s: %s", trial.number, job.axes, values or "failed")
             best = study.best_trials
-        if not best:
-            raise MirrorError(f"Every trial failed: the logs under {folder} say why.")
-        for trial in best:
-            found = " ".join(f"{key}={value}" for key, value in trial.params.items())
-            log.info("best: %s %s: %s", ", ".join(f"{value:.2f}" for value in trial.values), study.study_name, found)
+        for chosen in best:
+            found = " ".join(f"{key}={value}" for key, value in chosen.params.items())
+            log.info("best: %s %s: %s", ", ".join(f"{value:.2f}" for value in chosen.values), study.study_name, found)
+        if failed:
+            raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
 
     def _objectives(self, run: dict[str, Any] | None) -> list[float] | None:
         """What a run is judged by; None where it failed."""
@@ -287,9 +290,7 @@ def _distribution(axis: Override) -> Any:
         return kind(swept.start, swept.end, log="log" in swept.tags)  # type: ignore[arg-type]
     if isinstance(swept, ChoiceSweep | RangeSweep):
         return CategoricalDistribution(list(axis.sweep_string_iterator()))
-    raise MirrorError(
-        f"{axis.get_key_element()}={axis.get_value_element_as_str()} is no range that a search can draw from."
-    )
+    raise MirrorError(f"{axis.input_line} is no range that a search can draw from: write choice(…) or interval(…).")
 
 
 @contextmanager

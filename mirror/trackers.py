@@ -60,7 +60,7 @@ def log_results(record: Mapping[str, Any], picture: Path) -> None:
     text = "\n".join(["| view | other view |", "|---|---|", *(f"| {a} | {b} |" for a, b in pairs)])
     for logger in _open:
         kind = type(logger).__name__
-        experiment: Any = logger.experiment
+        experiment = logger.experiment  # type: ignore[attr-defined]
         if kind == "WandbLogger":
             import wandb
 

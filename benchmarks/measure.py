@@ -65,6 +65,14 @@ def peak_memory_mib(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def resident_mib(device: torch.device) -> float:
+    """The memory that this process holds now: on the GPU where it computes there, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures depend on beside the code; the load tells whether something else was running."""
     return {

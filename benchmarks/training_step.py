@@ -41,7 +41,6 @@ from mirror.compose import compose
 from mirror.config import Precision, TrainConfig
 from mirror.encoder import MirrorEncoder
 from mirror.hardware import choose_precision
-from mirror.losses import info_nce
 from mirror.module import MirrorModule
 from mirror.texts import TextTable, read_texts
 
@@ -72,17 +71,17 @@ class Mirror:
         self.tokenising, self.pairs = seconds(
             lambda: MirroredPairs(table.pairs, self.encoder, config.aug, config.batch, config.seed), device
         )
-        self.loss, self.device = config.loss, device
+        self.device = device
         self.precision = choose_precision(config.trainer.precision, device.type)
         accelerator = "gpu" if device.type == "cuda" else "cpu"
         trainer = pl.Trainer(max_epochs=-1, max_steps=1, accelerator=accelerator, devices=1, logger=False)
-        module = MirrorModule(self.encoder, config.loss, config.optim)
-        module.trainer = trainer  # it knows the number of steps, which the schedule asks for
-        self.optimizer: torch.optim.Optimizer = module.configure_optimizers()["optimizer"]
+        self.module = MirrorModule(self.encoder, config.loss, config.optim)
+        self.module.trainer = trainer  # it knows the number of steps, which the schedule asks for
+        self.optimizer: torch.optim.Optimizer = self.module.configure_optimizers()["optimizer"]
 
     def texts(self, number: int) -> list[str]:
         """The texts of a batch, for the other contenders."""
-        return [self.pairs.pairs[i][0] for i in self.pairs.chosen(self._key(number))]
+        return [left for left, _ in self.pairs.texts(self._key(number))]
 
     def batch(self, number: int) -> MirroredBatch:
         """Masked, tokenised where masked, and packed."""
@@ -90,15 +89,9 @@ class Mirror:
 
     def learn(self, batch: MirroredBatch) -> float:
         """As ``MirrorModule.training_step``, under Lightning's kind of autocast."""
-        blocks = [block.to(self.device) for block in batch.blocks]
+        parts = [[block.to(self.device) for block in part] for part in batch.parts]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bf16):
-            loss = info_nce(
-                self.encoder(blocks),
-                batch.texts.to(self.device),
-                self.loss.temperature,
-                form=self.loss.form,
-                mask_duplicates=self.loss.mask_duplicates,
-            )
+            loss: torch.Tensor = self.module(MirroredBatch(parts, batch.texts.to(self.device), batch.masked))
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -142,11 +135,23 @@ def main() -> None:
 
 def base_model(draft: Path, scratch: str) -> Path:
     """BERT-base with random weights: the time of a step does not depend on them."""
+    return random_model(draft, scratch, layers=12, hidden=768)
+
+
+def random_model(draft: Path, folder: str, *, layers: int, hidden: int) -> Path:
+    """A BERT of any size with random weights and the tokenizer of another model."""
     tokenizer: Any = AutoTokenizer.from_pretrained(draft)
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(tokenizer))).save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
-    return Path(scratch)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=hidden // 64,
+        intermediate_size=4 * hidden,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)
 
 
 def load(arguments: argparse.Namespace) -> tuple[TrainConfig, TextTable]:

@@ -120,11 +120,12 @@ class Grid(BasicSweeper):
         parallel = not isinstance(self.launcher, BasicLauncher)
         quiet = [*QUIET, *overrides] if parallel else list(overrides)
         config = self.hydra_context.config_loader.load_sweep_config(self.config, quiet)
-        if config.trainer.strategy is Strategy.ddp:
+        if config.trainer.strategy is not Strategy.auto:
+            name = config.trainer.strategy.value
             raise MirrorError(
-                "trainer=ddp cannot run inside a sweep, since every process would start the sweep again: sweep with "
-                "trainer=gpu, or start one command for each run, as in "
-                "for seed in 1 2 3; do python scripts/train.py trainer=ddp seed=$seed; done"
+                f"trainer={name} cannot run inside a sweep, since every process would start the sweep again: sweep "
+                "with trainer=gpu, or start one command for each run, as in "
+                f"for seed in 1 2 3; do python scripts/train.py trainer={name} seed=$seed; done"
             )
         with open_dict(config):
             config.hydra.job.num = number

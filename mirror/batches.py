@@ -6,8 +6,9 @@ batches before it make no difference.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.packing import TokenBlock, Tokens, join, row_width, select
 from mirror.sharing import fingerprint, shared
-from mirror.texts import Pair, TextTable
+from mirror.texts import LongPairs, Pair, TextTable
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class BatchKey(NamedTuple):
 class MirroredBatch:
     """N texts as 2N views."""
 
-    blocks: list[TokenBlock]
-    """2N texts: the left views, then the right views in the same order."""
+    parts: list[list[TokenBlock]]
+    """2N texts, the left views, then the right views in the same order; each part is encoded at a time."""
     texts: Tensor
     """(2N,): equal numbers for equal texts."""
     masked: int
@@ -61,7 +62,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
 
     def __init__(
         self,
-        pairs: list[Pair],
+        pairs: Sequence[Pair],
         encoder: MirrorEncoder,
         aug: AugConfig,
         batch: BatchConfig,
@@ -71,16 +72,16 @@ class MirroredPairs(Dataset[MirroredBatch]):
     ) -> None:
         self.pairs, self.encoder, self.aug, self.batch = pairs, encoder, aug, batch
         self.seed, self.rank, self.world = seed, rank, world
-        number: dict[str, int] = {}
-        for pair in pairs:
-            for text in pair:
-                number.setdefault(text, len(number))
-        self.numbers = [(number[left], number[right]) for left, right in pairs]
-        # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
-        key = (encoder.name, encoder.max_tokens, batch.max_tokens, fingerprint(number))
-        self.tokens = shared("tokens", key, lambda: encoder.tokenize(list(number), batch.max_tokens))
-        longest = row_width(max(len(ids) for ids in self.tokens["input_ids"]))
-        self.max_tokens = min(batch.max_tokens, longest)
+        self.tokens: Tokens | None = None
+        self.max_tokens = longest = batch.max_tokens
+        if not isinstance(pairs, LongPairs):
+            # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
+            self.numbers = _number(pairs)
+            key = (encoder.name, encoder.max_tokens, batch.max_tokens, fingerprint(self.numbers))
+            tokens = shared("tokens", key, lambda: encoder.tokenize(list(self.numbers), batch.max_tokens))
+            self.tokens = tokens
+            longest = row_width(max(len(ids) for ids in tokens["input_ids"]))
+            self.max_tokens = min(batch.max_tokens, longest)
         encoder.settle(longest)
         self._order: tuple[int, list[int]] = (-1, [])
 
@@ -101,14 +102,19 @@ class MirroredPairs(Dataset[MirroredBatch]):
             self._order = (key.epoch, order)
         return self._order[1][key.step * self.batch.size : (key.step + 1) * self.batch.size]
 
+    def texts(self, key: BatchKey) -> list[Pair]:
+        """Their texts."""
+        chosen = self.chosen(key)
+        return self.pairs.take(chosen) if isinstance(self.pairs, LongPairs) else [self.pairs[i] for i in chosen]
+
     def views(self, key: BatchKey) -> tuple[list[str | None], list[str | None]]:
         """The left and the right views of a batch as masked strings; None where a text is left whole."""
         rng = Random(f"mask {self.seed} {key.epoch} {key.step}")
         sides: tuple[list[str | None], list[str | None]] = ([], [])
         mask_token = self.encoder.tokenizer.mask_token or ""
-        for i in self.chosen(key):
+        for pair in self.texts(key):
             drawn = rng.randrange(2)
-            text = self.pairs[i][drawn]
+            text = pair[drawn]
             masked = mask_span(text, rng, self.aug, mask_token, self.encoder.token_spans)
             sides[drawn].append(masked if masked != text else None)
             sides[1 - drawn].append(None)
@@ -117,15 +123,29 @@ class MirroredPairs(Dataset[MirroredBatch]):
     def __getitem__(self, key: BatchKey) -> MirroredBatch:
         """This device's share of a batch."""
         share = slice(self.rank, None, self.world)
-        chosen = self.chosen(key)[share]
-        numbers = [self.numbers[i][side] for side in (0, 1) for i in chosen]
+        pairs = self.texts(key)
+        texts = [pair[side] for side in (0, 1) for pair in pairs[share]]
         views = [view for side in self.views(key) for view in side[share]]
-        tokens = self._tokens(numbers, views)
-        masked = sum(view is not None for view in views)
-        return MirroredBatch(self.encoder.blocks(tokens), torch.tensor(numbers), masked)
+        if self.tokens is None:
+            numbers = _number(pairs)  # by the whole batch, so that the devices agree
+            views_or_texts = [text if view is None else view for view, text in zip(views, texts, strict=True)]
+            tokens = self.encoder.tokenize(views_or_texts, self.max_tokens)
+        else:
+            numbers = self.numbers
+            tokens = self._tokens(self.tokens, [numbers[text] for text in texts], views)
+        # Parts of at most ``batch.micro`` texts, two views each; as many on every device, since devices that share the
+        # weights out go through the model together.
+        largest = -(-len(pairs) // self.world)
+        count = -(-largest // (self.batch.micro or largest))
+        cuts = [len(texts) * i // count for i in range(count + 1)]
+        return MirroredBatch(
+            parts=[self.encoder.blocks(select(tokens, range(*ends))) for ends in pairwise(cuts)],
+            texts=torch.tensor([numbers[text] for text in texts]),
+            masked=sum(view is not None for view in views),
+        )
 
-    def _tokens(self, numbers: list[int], views: list[str | None]) -> Tokens:
-        whole = select(self.tokens, numbers)
+    def _tokens(self, ready: Tokens, numbers: list[int], views: list[str | None]) -> Tokens:
+        whole = select(ready, numbers)
         masked = [i for i, view in enumerate(views) if view is not None]
         if not masked:
             return whole
@@ -136,22 +156,27 @@ class MirroredPairs(Dataset[MirroredBatch]):
         return select(join(whole, drawn), place)
 
 
+def _number(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Equal texts have equal numbers."""
+    numbers: dict[str, int] = {}
+    for pair in pairs:
+        for text in pair:
+            numbers.setdefault(text, len(numbers))
+    return numbers
+
+
 class KeySampler(Sampler[BatchKey]):
-    """The keys of an epoch's batches; Lightning sets the epoch."""
+    """The keys of a run's batches in order, over all its epochs; a resumed run begins where its checkpoint stands."""
 
-    def __init__(self, steps: int) -> None:
-        """``steps`` batches an epoch."""
-        self.steps, self.epoch = steps, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning as each epoch begins."""
-        self.epoch = epoch
+    def __init__(self, epoch: int, steps: int, first: int = 0) -> None:
+        """``epoch`` steps an epoch and ``steps`` in all; those before ``first`` are done."""
+        self.epoch, self.steps, self.first = epoch, steps, first
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps  # Lightning adds the steps done to those it fetches, and stops at this length
 
     def __iter__(self) -> Iterator[BatchKey]:
-        return (BatchKey(self.epoch, step) for step in range(self.steps))
+        return (BatchKey(*divmod(step, self.epoch)) for step in range(self.first, self.steps))
 
 
 def _worker(number: int) -> None:
@@ -160,7 +185,10 @@ def _worker(number: int) -> None:
 
 
 class MirrorData(pl.LightningDataModule):
-    """The training texts as mirrored batches, and the validation set."""
+    """The training texts as mirrored batches, and the validation set.
+
+    The run may ask for another number of ``steps`` than an epoch has, and go on after the ``first`` of them.
+    """
 
     def __init__(
         self,
@@ -175,6 +203,7 @@ class MirrorData(pl.LightningDataModule):
         super().__init__()
         self.batch, self.validation = batch, validation
         self.pairs = MirroredPairs(table.pairs, encoder, aug, batch, seed)
+        self.steps, self.first = self.pairs.steps, 0
         if len(table.pairs) < batch.size:
             log.warning(
                 "Fewer texts (%d) than batch.size=%d: one smaller batch an epoch, so fewer negatives.",
@@ -192,10 +221,9 @@ class MirrorData(pl.LightningDataModule):
         return DataLoader(
             self.pairs,
             batch_size=None,
-            sampler=KeySampler(self.pairs.steps),
+            sampler=KeySampler(self.pairs.steps, self.steps, self.first),
             num_workers=workers,
             worker_init_fn=_worker if workers else None,
-            persistent_workers=workers > 0,
             pin_memory=self.pairs.encoder.device.type == "cuda",
         )
 
@@ -208,5 +236,5 @@ class MirrorData(pl.LightningDataModule):
         """Blocks move themselves; a validation set stays."""
         if not isinstance(batch, MirroredBatch):
             return batch
-        blocks = [block.to(device) for block in batch.blocks]
-        return MirroredBatch(blocks, batch.texts.to(device, non_blocking=True), batch.masked)
+        parts = [[block.to(device) for block in part] for part in batch.parts]
+        return MirroredBatch(parts, batch.texts.to(device, non_blocking=True), batch.masked)

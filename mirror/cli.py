@@ -30,6 +30,10 @@ VALUED_FLAGS = (
 """Flags of Hydra that take the argument behind them."""
 
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Variables in which torchrun, Lightning and SLURM number the processes of a run; the first is 0 in each."""
+
+
 def train() -> None:
     """``scripts/train.py``: texts to a measured encoder."""
     started: float | None = time.time()
@@ -79,10 +83,7 @@ def pretrain() -> None:
 
         pretrain(config, Path(HydraConfig.get().runtime.output_dir))
 
-    def read(config: DictConfig) -> Any:
-        return resumed(Path(config.resume), HydraConfig.get().overrides.task) if config.resume else settings(config)
-
-    _start("pretrain", run, read=read)
+    _start("pretrain", run)
 
 
 def search() -> None:
@@ -139,12 +140,18 @@ def _start(
     name: str,
     run: Callable[[Any], None],
     *,
-    read: Callable[[DictConfig], Any] = settings,
     leaves_record: bool = True,
 ) -> None:
     """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
     register_schemas()
     failed: list[str] = []
+
+    def read(config: DictConfig) -> Any:
+        if not config.get("resume"):
+            return settings(config)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise MirrorError(f"resume={config.resume} goes on with one run and cannot be swept: leave out -m.")
+        return resumed(name, Path(config.resume), HydraConfig.get().overrides.task)
 
     def job(config: DictConfig) -> None:
         try:
@@ -184,7 +191,7 @@ class RunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the folder; it swallows errors here, but not an exit."""
-        if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # a process that DDP started shares the first one's folder
+        if any(int(os.environ.get(name, 0)) > 0 for name in RANKS):  # it shares the first process's folder
             return
         folder = Path(config.hydra.run.dir)
         if config.get("resume"):

@@ -99,8 +99,8 @@ def settings(config: DictConfig) -> Any:
         raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
 
 
-def resumed(folder: Path, overrides: Sequence[str]) -> Any:
-    """The settings that the run in ``folder`` began with, and what the new command line adds to them.
+def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
+    """The settings that the run of ``name`` in ``folder`` began with, and what the new command line adds to them.
 
     Raises:
         MirrorError: the run left no settings, or the command line changes what a run cannot change in its middle.
@@ -117,7 +117,7 @@ def resumed(folder: Path, overrides: Sequence[str]) -> Any:
         )
     added = OmegaConf.from_dotlist([override for override in overrides if not override.startswith("hydra.")])
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(PretrainConfig), stored, added)
+        merged = OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), stored, added)
     except OmegaConfBaseException as error:
         raise MirrorError(f"resume={folder}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)

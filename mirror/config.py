@@ -118,6 +118,8 @@ class Strategy(Enum):
 
     auto = "auto"
     ddp = "ddp"
+    fsdp = "fsdp"
+    """The devices share the weights out among themselves (FSDP2): for models that one device cannot hold."""
 
 
 class Precision(Enum):
@@ -261,6 +263,9 @@ class BatchConfig:
 
     size: int = 200
     """Texts in a batch over all devices; each comes twice."""
+    micro: int | None = None
+    """Texts that each device encodes at a time, by gradient caching: memory no longer grows with the batch, for a third
+    more time; null is all at once."""
     max_tokens: int = 50
     """Longer training texts are cut."""
     pack: bool = True
@@ -273,6 +278,7 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         _check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
+        _check(self.micro is None or self.micro >= 1, "batch.micro", self.micro, "at least 1, or null")
         _check(3 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 3 to 8192")
         _check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
 
@@ -329,7 +335,7 @@ class TrainerConfig:
             _check(self.max_steps >= 1, "trainer.max_steps", self.max_steps, "at least 1, or null")
         if self.gradient_clip is not None:
             _check(self.gradient_clip > 0, "trainer.gradient_clip", self.gradient_clip, "above 0, or null")
-        if self.devices * self.nodes > 1 and self.strategy is not Strategy.ddp:
+        if self.devices * self.nodes > 1 and self.strategy is Strategy.auto:
             raise MirrorError(f"trainer.devices={self.devices} needs one process each: add trainer=ddp.")
 
 
@@ -389,6 +395,10 @@ class TrainConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     select: Select = Select.last
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    resume: str | None = None
+    """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
     seed: int = 42
     # Of a sweep alone.
     retry_failed: bool = False
@@ -399,6 +409,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.
         _check(0 < self.optim.lr < 1, "optim.lr", self.optim.lr, "above 0 and below 1")
+        _check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
         devices = self.trainer.devices * self.trainer.nodes
         if self.batch.size < devices:
@@ -527,6 +538,8 @@ class PretrainConfig:
             raise MirrorError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
             )
+        if self.trainer.strategy is Strategy.fsdp:
+            raise MirrorError("trainer=fsdp is for mirror tuning: pre-train with trainer=ddp.")
         if self.data.pair_column or self.data.pair_separator:
             raise MirrorError("data.pair_column and data.pair_separator mean nothing to pre-training: leave them out.")
 

@@ -6,8 +6,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mirror.config import LossForm
+
+ROWS = 2048
+"""Rows of the similarity matrix made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
+several GB."""
 
 
 class Gathered(NamedTuple):
@@ -41,8 +46,8 @@ def info_nce(
         mask_duplicates: leave out of a row's negatives all that equal its own text or its positive.
 
     Returns:
-        The mean over the 2N rows, a scalar in float32. The similarity matrix is the largest thing made: memory
-        is quadratic in N.
+        The mean over the 2N rows, a scalar in float32. At most ``ROWS`` rows of the similarity matrix are held at a
+        time and made again for the gradient: memory is linear in N.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         rows = F.normalize(vectors.float(), dim=-1)  # (2N, D)
@@ -52,22 +57,33 @@ def info_nce(
         own = torch.arange(first, first + n, device=rows.device)
         own = torch.cat([own, own + total])  # (2N,): each row's place among the columns
         twin = (own + total) % (2 * total)
-        logits = rows @ columns.T / temperature  # (2N, 2M)
-        positive = logits.gather(1, twin[:, None])  # (2N, 1)
 
-        excluded = torch.zeros_like(logits, dtype=torch.bool)
-        if mask_duplicates:
-            excluded = (column_texts[None] == texts[:, None]) | (column_texts[None] == column_texts[twin][:, None])
-        excluded = excluded.scatter(1, own[:, None], True)
-        excluded = excluded.scatter(1, twin[:, None], form is LossForm.decoupled)
-        logits = logits.masked_fill(excluded, -torch.inf)
-        # A row without any negative has nothing to learn; log 0 would make it infinite.
-        alone = excluded.all(dim=1, keepdim=True)
-        denominator = torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True)
+        def summed(rows: Tensor, columns: Tensor, own: Tensor, twin: Tensor) -> Tensor:
+            logits = rows @ columns.T / temperature  # (R, 2M)
+            positive = logits.gather(1, twin[:, None])  # (R, 1)
+            excluded = torch.zeros_like(logits, dtype=torch.bool)
+            if mask_duplicates:
+                alike = (column_texts[own][:, None], column_texts[twin][:, None])
+                excluded = (column_texts[None] == alike[0]) | (column_texts[None] == alike[1])
+            excluded = excluded.scatter(1, own[:, None], True)
+            excluded = excluded.scatter(1, twin[:, None], form is LossForm.decoupled)
+            logits = logits.masked_fill(excluded, -torch.inf)
+            # A row without any negative has nothing to learn; log 0 would make it infinite.
+            alone = excluded.all(dim=1, keepdim=True)
+            return (torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True) - positive).sum()
+
+        if len(rows) <= ROWS:
+            loss = summed(rows, columns, own, twin)
+        else:
+            pieces = zip(rows.split(ROWS), own.split(ROWS), twin.split(ROWS), strict=True)
+            parts = [
+                checkpoint(summed, piece, columns, *places, use_reentrant=False, preserve_rng_state=False)
+                for piece, *places in pieces
+            ]
+            loss = torch.stack(parts).sum()
         # Sum over own rows / all rows: the devices' losses add up to the loss of one process. DDP averages the
         # gradients, hence the factor.
-        loss: Tensor = (denominator - positive).sum() / (2 * total) * _world_size()
-        return loss
+        return loss / (2 * total) * _world_size()
 
 
 class _AllGather(torch.autograd.Function):

@@ -4,48 +4,74 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils.checkpoint import checkpoint
 
 from mirror.batches import MirroredBatch
 from mirror.config import LossConfig, OptimConfig
 from mirror.encoder import MirrorEncoder
-from mirror.errors import MirrorError
 from mirror.losses import info_nce
 from mirror.optimizer import adamw
+from mirror.packing import TokenBlock
+from mirror.resume import seed_step
 
 
 class MirrorModule(pl.LightningModule):
     """Mirror tuning of an encoder."""
 
-    def __init__(self, encoder: MirrorEncoder, loss: LossConfig, optim: OptimConfig) -> None:
-        """The encoder is tuned in place."""
+    def __init__(self, encoder: MirrorEncoder, loss: LossConfig, optim: OptimConfig, seed: int = 0) -> None:
+        """The encoder is tuned in place; ``seed`` is of dropout."""
         super().__init__()
-        self.encoder, self.loss, self.optim = encoder, loss, optim
+        self.encoder, self.loss, self.optim, self.seed = encoder, loss, optim, seed
 
-    def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
-        """The loss of one mirrored batch.
+    def configure_model(self) -> None:
+        """Under ``trainer=fsdp``, share each layer's weights out among the devices."""
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy):
+            return
+        assert self.device_mesh is not None
+        mesh, backbone = self.device_mesh["data_parallel"], self.encoder.backbone
+        for layers in (module for module in backbone.modules() if isinstance(module, nn.ModuleList)):
+            for layer in layers:
+                fully_shard(layer, mesh=mesh)
+        fully_shard(backbone, mesh=mesh)
 
-        Raises:
-            MirrorError: the loss is not finite.
-        """
-        vectors = self.encoder(batch.blocks)  # (2N, D)
-        loss = info_nce(
+    def on_train_batch_start(self, batch: MirroredBatch, batch_idx: int) -> None:
+        """Dropout depends on the step alone."""
+        seed_step(self.seed, self)
+
+    def forward(self, batch: MirroredBatch) -> Tensor:
+        """The loss of one mirrored batch, a scalar; of several devices, the mean of theirs is that of all texts."""
+        vectors = self._vectors(batch.parts)  # (2N, D)
+        return info_nce(
             vectors,
             batch.texts,
             self.loss.temperature,
             form=self.loss.form,
             mask_duplicates=self.loss.mask_duplicates,
         )
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch.texts) // 2)
+
+    def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
+        """The loss, shown on the bar; ``mirror.fit.Curve`` writes it to the trackers."""
+        loss: Tensor = self(batch)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=1, sync_dist=True)
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: MirroredBatch, batch_idx: int) -> None:
-        """Stop at a loss that is not finite: nothing after it means anything."""
-        if not torch.isfinite(outputs["loss"]):
-            raise MirrorError(
-                f"The loss is {float(outputs['loss'])} at step {self.global_step}: lower optim.lr, raise "
-                "loss.temperature, or set trainer.precision=fp32."
-            )
+    def _vectors(self, parts: list[list[TokenBlock]]) -> Tensor:
+        """The views' vectors, (2N, D). Several parts are encoded one after the other and encoded again for their
+        gradients, with the same dropout (gradient caching, Gao et al. 2021): the activations of only one part are held.
+        """
+        if len(parts) == 1:
+            vectors: Tensor = self.encoder(parts[0])
+            return vectors
+
+        def encode(part: list[TokenBlock], device_of: Tensor) -> Tensor:
+            encoded: Tensor = self.encoder(part)
+            return encoded
+
+        # checkpoint keeps the random state of the devices of the tensors among its arguments; in a block it finds none.
+        return torch.cat([checkpoint(encode, part, part[0].text_index, use_reentrant=False) for part in parts])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score the validation set, which is the only batch."""

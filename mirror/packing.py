@@ -7,9 +7,11 @@ block says for each token which text it belongs to.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ROW = 64
@@ -89,18 +91,23 @@ def pack(
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     rows: list[list[int]] = []
     with_space: list[list[int]] = [[] for _ in range(width + 1)]  # rows by the space that they have left
+    spaces = 0  # bit s is set where with_space[s] is not empty
     for i in order:
         length = len(ids[i])
         if length > width:
             raise ValueError(f"A text of {length} tokens does not fit a row of {width}.")
-        space = next((s for s in range(length, width + 1) if with_space[s]), None)
-        if space is None:
-            rows.append([i])
-            with_space[width - length].append(len(rows) - 1)
-        else:
+        fitting = spaces >> length << length
+        if fitting:
+            space = (fitting & -fitting).bit_length() - 1  # the least that suffices
             row = with_space[space].pop()
-            rows[row].append(i)
-            with_space[space - length].append(row)
+            if not with_space[space]:
+                spaces ^= 1 << space
+        else:
+            space, row = width, len(rows)
+            rows.append([])
+        rows[row].append(i)
+        with_space[space - length].append(row)
+        spaces |= 1 << space - length
     block = _block(tokens, rows, width, pad_id=pad_id, cls_id=cls_id, packed=True)
     block.position += first_position
     return [block]
@@ -124,31 +131,34 @@ def pad(
 def _block(
     tokens: Tokens, rows: list[list[int]], width: int, *, pad_id: int, cls_id: int | None, packed: bool
 ) -> TokenBlock:
-    shape = (len(rows), width)
-    inputs = {name: np.full(shape, pad_id if name == "input_ids" else 0, dtype=np.int64) for name in tokens}
-    text_index = np.full(shape, -1, dtype=np.int64)
-    position = np.zeros(shape, dtype=np.int64)
-    cls_index: list[int] = []
-    texts: list[int] = []
-    for r, row in enumerate(rows):
-        start = 0
-        for i in row:
-            ids = tokens["input_ids"][i]
-            end = start + len(ids)
-            for name, array in inputs.items():
-                array[r, start:end] = tokens[name][i]
-            text_index[r, start:end] = len(texts)
-            position[r, start:end] = np.arange(len(ids))
-            # Most models put CLS first, XLNet last; a tokenizer without one means the first token.
-            offset = ids.index(cls_id) if cls_id in ids else 0
-            cls_index.append(r * width + start + offset)
-            texts.append(i)
-            start = end
+    texts = [i for row in rows for i in row]
+    lengths = np.array([len(tokens["input_ids"][i]) for i in texts])
+    ends = np.cumsum(lengths)
+    starts = ends - lengths  # of each text among all real tokens
+    row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    first = np.searchsorted(row_of, row_of)  # of each text's row
+    place = row_of * width + starts - starts[first]  # of each text's first token among the R * W
+    within = np.arange(ends[-1]) - np.repeat(starts, lengths)  # of each token in its text
+    where = np.repeat(place, lengths) + within
+
+    def laid(values: NDArray[np.int64], filling: int) -> Tensor:
+        array = np.full(len(rows) * width, filling, dtype=np.int64)
+        array[where] = values
+        return torch.from_numpy(array.reshape(len(rows), width))
+
+    flat = {
+        name: np.fromiter(chain.from_iterable(tokens[name][i] for i in texts), np.int64, ends[-1]) for name in tokens
+    }
+    # Most models put CLS first, XLNet last; a tokenizer without one means the first token.
+    offset = np.zeros(len(texts), dtype=np.int64)
+    at = np.flatnonzero(flat["input_ids"] == cls_id) if cls_id is not None else np.empty(0, dtype=np.int64)
+    having, earliest = np.unique(np.searchsorted(ends, at, side="right"), return_index=True)
+    offset[having] = within[at[earliest]]
     return TokenBlock(
-        inputs={name: torch.from_numpy(array) for name, array in inputs.items()},
-        text_index=torch.from_numpy(text_index),
-        position=torch.from_numpy(position),
-        cls_index=torch.tensor(cls_index, dtype=torch.long),
+        inputs={name: laid(values, pad_id if name == "input_ids" else 0) for name, values in flat.items()},
+        text_index=laid(np.repeat(np.arange(len(texts)), lengths), -1),
+        position=laid(within, 0),
+        cls_index=torch.from_numpy(place + offset),
         texts=torch.tensor(texts, dtype=torch.long),
         packed=packed,
     )

@@ -1,6 +1,7 @@
 """A training run from texts to a measured, saved encoder."""
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
 from mirror.picture import PICTURE, Histograms, draw_cosines
 from mirror.record import RunRecord
+from mirror.resume import CHECKPOINTS, earlier, note_texts
 from mirror.selfcheck import check_views
 from mirror.sharing import fingerprint, shared
 from mirror.summary import protocol_table, score_table, time_line
@@ -54,8 +56,11 @@ def train(
     chief = is_chief()  # under DDP every process runs this; one measures, prints and saves
     quieten(chief)
     hardware = choose_hardware(config.trainer)
+    interrupted = earlier(folder) if config.resume else None
     with RunRecord(folder if chief else None, plain(config), started) as record, tracking():
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
+        if interrupted:
+            interrupted.note(record)
 
         with record.phase("read"):
             if texts is None:
@@ -63,6 +68,7 @@ def train(
                 table = shared("texts", key, lambda: read_texts(config.data, config.seed))
             else:
                 table = choose(in_memory(texts), config.data, config.seed, "texts given to mirror_tune")
+        note_texts(record, table.fingerprint, config.data.path, interrupted)
         record["data"] = table.counts()
         _report_texts(table, config)
 
@@ -95,7 +101,7 @@ def train(
             log.info("%s", view_check)
 
         with record.phase("train"):
-            steps = fit(config, encoder, data, folder, hardware, record)
+            steps = fit(config, encoder, data, folder, hardware, record, interrupted)
         if not chief:
             return encoder
         record["steps"] = steps
@@ -116,6 +122,7 @@ def train(
             _draw(cosines, config, folder)
             encoder.cpu()
             encoder.save(folder / "encoder", model_card(config, table, before, after, steps))
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
         log_results(record.content, folder / PICTURE)
         _print_results(config, before, after, record.content["seconds"])

@@ -49,5 +49,5 @@ def fingerprint(texts: Iterable[str]) -> str:
     """Equal for equal texts, and short."""
     digest = hashlib.sha256()
     for text in texts:
-        digest.update(text.encode() + b"\0")
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()

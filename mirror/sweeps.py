@@ -13,7 +13,16 @@ from tqdm import tqdm
 
 from mirror.record import METRICS
 
-NEUTRAL = ("hydra", "logger", "trainer.progress", "batch.workers", "retry_failed", "max_runs")
+NEUTRAL = (
+    "hydra",
+    "logger",
+    "trainer.progress",
+    "batch.workers",
+    "retry_failed",
+    "max_runs",
+    "resume",
+    "checkpoint_every",
+)
 """Settings that change nothing in what a run finds."""
 
 

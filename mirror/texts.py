@@ -3,11 +3,13 @@
 import gzip
 import io
 import unicodedata
+import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, overload
 
 from mirror import hub, pydocs
 from mirror.config import Builtin, DataConfig, Sample
@@ -15,6 +17,8 @@ from mirror.errors import MirrorError
 
 CHUNK = 1024
 """Rows fetched at a time: a table's rows cost far less together than one by one."""
+LONG = 100_000
+"""Texts above which they are neither held in memory nor tokenised ahead."""
 READERS = {
     ".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "csv",
     ".jsonl": "json", ".json": "json", ".parquet": "parquet",
@@ -61,7 +65,7 @@ Pair = tuple[str, str]
 class TextTable:
     """The training texts, and what became of those that are not among them."""
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     source: str
     available: int
     """Texts at the source."""
@@ -69,6 +73,8 @@ class TextTable:
     """Texts looked at: sampling stops when it has enough."""
     empty: int
     duplicate: int
+    fingerprint: int = 0
+    """Tells other texts, or another order, from these."""
 
     def counts(self) -> dict[str, int]:
         """The figures that are printed and stored."""
@@ -114,30 +120,38 @@ class Rows:
     """Lazy access to the rows of a table."""
 
     length: int
-    fetch: Callable[[list[int]], list[tuple[Any, Any]]]
+    fetch: Callable[[Sequence[int]], list[tuple[Any, Any]]]
     """Row numbers to raw texts with their positives."""
 
 
 def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
     """Clean, de-duplicate and sample; see ``read_texts``."""
-    order = list(range(rows.length))
+    order: Sequence[int] = range(rows.length)
     if config.sample is Sample.random and config.size is not None:
+        order = list(order)
         Random(seed).shuffle(order)
+    size = rows.length if config.size is None else min(config.size, rows.length)
     table = TextTable([], source, available=rows.length, read=0, empty=0, duplicate=0)
-    seen: set[Pair] = set()
-    for left, right in _stream(rows, order):
-        if config.size is not None and len(table.pairs) >= config.size:
+    pairs: list[Pair] = []
+    kept = array("q")  # row numbers
+    seen: set[Pair | int] = set()
+    for row, pair in zip(order, _stream(rows, order), strict=True):
+        if len(kept) == size:
             break
         table.read += 1
-        text = clean(left)
-        pair = (text, text if right is left else clean(right))
+        # Of many texts only the hashes are kept: of ten million, two in a million times are taken for equal by mistake.
+        known = hash(pair) if size > LONG else pair
         if not all(pair):
             table.empty += 1
-        elif config.deduplicate and pair in seen:
+        elif config.deduplicate and known in seen:
             table.duplicate += 1
         else:
-            seen.add(pair)
-            table.pairs.append(pair)
+            seen.add(known)
+            kept.append(row)
+            if size <= LONG:
+                pairs.append(pair)
+            table.fingerprint = zlib.crc32("\n".join(pair).encode("utf-8", "surrogatepass"), table.fingerprint)
+    table.pairs = pairs if size <= LONG else LongPairs(rows, kept)
     if len(table.pairs) < 2:
         raise MirrorError(
             f"data.path={config.path} leaves too few texts ({table}): training needs at least two different ones."
@@ -145,10 +159,39 @@ def choose(rows: Rows, config: DataConfig, seed: int, source: str) -> TextTable:
     return table
 
 
-def _stream(rows: Rows, order: list[int]) -> Iterator[tuple[str, str]]:
+class LongPairs(Sequence[Pair]):
+    """The chosen rows of a long source: they stay where they are, and are read and cleaned when they are asked for."""
+
+    def __init__(self, rows: Rows, kept: Sequence[int]) -> None:
+        """``kept`` are the chosen rows' numbers."""
+        self.rows, self.kept = rows, kept
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return _stream(self.rows, self.kept)
+
+    @overload
+    def __getitem__(self, place: int) -> Pair: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Pair]: ...
+    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
+        if isinstance(place, slice):
+            return self.take(range(*place.indices(len(self))))
+        return self.take([place])[0]
+
+    def take(self, places: Sequence[int]) -> list[Pair]:
+        """Many at once, which costs far less than one by one."""
+        return list(_stream(self.rows, [self.kept[place] for place in places]))
+
+
+def _stream(rows: Rows, order: Sequence[int]) -> Iterator[Pair]:
+    """The rows in that order, cleaned."""
     for start in range(0, len(order), CHUNK):
         for left, right in rows.fetch(order[start : start + CHUNK]):
-            yield left or "", right or ""  # a missing cell is an empty text
+            text = clean(left or "")  # a missing cell is an empty text
+            yield text, text if right is left else clean(right or "")
 
 
 def in_memory(texts: Sequence[str] | Sequence[Pair]) -> Rows:
@@ -268,7 +311,7 @@ def _rows_of(table: Any, config: DataConfig) -> Rows:
     left = _column(columns, config.column, "data.column")
     right = _column(columns, config.pair_column, "data.pair_column") if config.pair_column else left
 
-    def fetch(chosen: list[int]) -> list[tuple[Any, Any]]:
+    def fetch(chosen: Sequence[int]) -> list[tuple[Any, Any]]:
         rows = table[chosen]
         pairs = list(zip(rows[left], rows[right], strict=True))
         if wrong := next((cell for pair in pairs for cell in pair if not isinstance(cell, str | None)), None):

@@ -7,11 +7,15 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import ModelParallelStrategy
 
-from mirror.config import Precision, TrainerConfig
+from mirror.config import Precision, Strategy, TrainerConfig
 from mirror.hardware import Hardware
 
 LIGHTNING_PRECISION = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
+
+LOOK_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps between two looks at the loss, by device: a GPU works ahead of the program until someone asks for a number."""
 
 
 def build_trainer(
@@ -22,16 +26,23 @@ def build_trainer(
         accelerator=config.accelerator.value,
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy=config.strategy.value,
+        strategy=_sharing(config) if config.strategy is Strategy.fsdp else config.strategy.value,
         precision=LIGHTNING_PRECISION[hardware.precision],  # type: ignore[arg-type]
         gradient_clip_val=config.gradient_clip,
         logger=loggers or False,
-        callbacks=[*callbacks, Bar()] if config.progress else callbacks,
+        callbacks=[*callbacks, Bar(refresh_rate=LOOK_EVERY[hardware.device])] if config.progress else callbacks,
         enable_progress_bar=config.progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         **options,
+    )
+
+
+def _sharing(config: TrainerConfig) -> ModelParallelStrategy:
+    """FSDP2; ``MirrorModule.configure_model`` says what is shared out. Checkpoints are those of one process."""
+    return ModelParallelStrategy(
+        config.devices * config.nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
 
 

@@ -1,5 +1,6 @@
 """Batches hold each text twice, follow from the seed alone, and come out the same however they are made."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mirror.batches import BatchKey, KeySampler, MirrorData, MirroredBatch, Mirr
 from mirror.config import AugConfig, BatchConfig, DataConfig, Sample
 from mirror.encoder import MirrorEncoder
 from mirror.packing import TokenBlock
-from mirror.texts import Pair, TextTable, choose, in_memory
+from mirror.texts import LongPairs, Pair, TextTable, choose, in_memory
 from tests.conftest import SENTENCES
 
 FIRST = BatchKey(0, 0)
@@ -49,12 +50,12 @@ def ids_of(blocks: list[TokenBlock]) -> list[list[int]]:
 
 
 def same(a: MirroredBatch, b: MirroredBatch) -> bool:
-    return ids_of(a.blocks) == ids_of(b.blocks) and torch.equal(a.texts, b.texts) and a.masked == b.masked
+    return ids_of(a.parts[0]) == ids_of(b.parts[0]) and torch.equal(a.texts, b.texts) and a.masked == b.masked
 
 
 def test_200_texts_are_400_views(encoder: MirrorEncoder) -> None:
     batch = make(encoder)[FIRST]
-    assert len(batch.texts) == sum(len(block.texts) for block in batch.blocks) == 400
+    assert len(batch.texts) == sum(len(block.texts) for block in batch.parts[0]) == 400
     left, right = batch.texts.chunk(2)
     assert torch.equal(left, right)
     assert len(left.unique()) == 200
@@ -67,7 +68,7 @@ def test_views_are_the_chosen_texts_left_before_right(encoder: MirrorEncoder) ->
     texts = [pairs.pairs[i][0] for i in pairs.chosen(key)]
     left, right = pairs.views(key)
     strings = [masked or text for side in (left, right) for masked, text in zip(side, texts, strict=True)]
-    assert ids_of(pairs[key].blocks) == encoder.tokenize(strings, 50)["input_ids"]
+    assert ids_of(pairs[key].parts[0]) == encoder.tokenize(strings, 50)["input_ids"]
 
 
 def test_one_side_of_each_pair_is_masked(encoder: MirrorEncoder) -> None:
@@ -77,7 +78,7 @@ def test_one_side_of_each_pair_is_masked(encoder: MirrorEncoder) -> None:
     assert 70 < sum(view is not None for view in left) < 130  # a fair coin: standard deviation 7
     batch = pairs[FIRST]
     mask = encoder.tokenizer.mask_token_id
-    masks = [ids.count(mask) for ids in ids_of(batch.blocks)]
+    masks = [ids.count(mask) for ids in ids_of(batch.parts[0])]
     assert [a + b for a, b in zip(masks[:200], masks[200:], strict=True)] == [1] * 200
     assert batch.masked == 200
 
@@ -96,14 +97,14 @@ def test_masks_are_drawn_anew_in_each_epoch(encoder: MirrorEncoder) -> None:
 
 def test_nothing_is_masked_without_a_span(encoder: MirrorEncoder) -> None:
     batch = make(encoder, aug=AugConfig(span_k=0))[FIRST]
-    ids = ids_of(batch.blocks)
+    ids = ids_of(batch.parts[0])
     assert ids[:200] == ids[200:]
     assert batch.masked == 0
 
 
 def test_texts_are_cut_like_any_others(encoder: MirrorEncoder) -> None:
     pairs = make(encoder, max_tokens=8)
-    ids = ids_of(pairs[FIRST].blocks)
+    ids = ids_of(pairs[FIRST].parts[0])
     assert {len(row) for row in ids} == {8}
     assert {row[-1] for row in ids} == {encoder.tokenizer.sep_token_id}
 
@@ -114,7 +115,7 @@ def test_given_positives_stand_on_the_right(encoder: MirrorEncoder) -> None:
     batch = pairs[FIRST]
     chosen = [positives[i] for i in pairs.chosen(FIRST)]
     strings = [left for left, _ in chosen] + [right for _, right in chosen]
-    assert ids_of(batch.blocks) == encoder.tokenize(strings)["input_ids"]
+    assert ids_of(batch.parts[0]) == encoder.tokenize(strings)["input_ids"]
     numbers = batch.texts.tolist()
     assert [numbers.index(number) for number in numbers] == [strings.index(string) for string in strings]
 
@@ -154,7 +155,7 @@ def test_steps_in_an_epoch(
     texts: int, size: int, world: int, drop_last: bool, steps: int, encoder: MirrorEncoder
 ) -> None:
     pairs = make(encoder, SENTENCES[:texts], size=size, world=world, drop_last=drop_last)
-    assert pairs.steps == len(KeySampler(pairs.steps)) == steps
+    assert pairs.steps == steps
     sizes = [len(pairs.chosen(BatchKey(0, step))) for step in range(steps)]
     assert sizes[0] == min(size, texts)
     assert min(sizes) >= 2
@@ -177,9 +178,8 @@ def test_enough_texts_warn_of_nothing(encoder: MirrorEncoder, caplog: pytest.Log
 
 def epoch_of(encoder: MirrorEncoder, workers: int, epoch: int = 0, seed: int = 0) -> list[MirroredBatch]:
     data = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(size=50, workers=workers), seed)
+    data.first, data.steps = 5 * epoch, 5 * epoch + 5
     loader = data.train_dataloader()
-    assert isinstance(loader.sampler, KeySampler)
-    loader.sampler.set_epoch(epoch)
     return list(loader)
 
 
@@ -198,6 +198,55 @@ def test_seed_and_epoch_change_the_batches(encoder: MirrorEncoder) -> None:
         assert not any(torch.equal(a.texts, b.texts) for a, b in zip(base, other, strict=True))
 
 
+def test_keys_go_through_the_epochs_and_on_from_a_step() -> None:
+    assert list(KeySampler(3, 7)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    assert list(KeySampler(3, 7, first=4)) == [(1, 1), (1, 2), (2, 0)]
+
+
+def test_micro_parts_hold_the_views_in_order(encoder: MirrorEncoder) -> None:
+    whole, parts = make(encoder, size=50)[FIRST], make(encoder, size=50, micro=16)[FIRST]
+    assert [ids for part in parts.parts for ids in ids_of(part)] == ids_of(whole.parts[0])
+    assert [sum(len(block.texts) for block in part) for part in parts.parts] == [25, 25, 25, 25]
+    assert torch.equal(parts.texts, whole.texts)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> TextTable:
+    """The sentences as if they were many: neither held in memory nor tokenised ahead."""
+    monkeypatch.setattr("mirror.texts.LONG", 100)
+    table = table_of([*SENTENCES, *SENTENCES[:20]])
+    assert isinstance(table.pairs, LongPairs)
+    return table
+
+
+@pytest.mark.parametrize("aug", [AugConfig(), AugConfig(span_k=0)])
+@pytest.mark.parametrize("world", [1, 3])
+def test_long_data_gives_the_batches_of_short_data(
+    aug: AugConfig, world: int, encoder: MirrorEncoder, long: TextTable
+) -> None:
+    for rank in range(world):
+        for key in (FIRST, BatchKey(0, 4), BatchKey(1, 2)):
+            short = make(encoder, aug=aug, size=50, rank=rank, world=world)[key]
+            lazy = MirroredPairs(long.pairs, encoder, aug, BatchConfig(size=50), 0, rank, world)[key]
+            assert ids_of(lazy.parts[0]) == ids_of(short.parts[0])
+            assert lazy.masked == short.masked
+            # The numbers differ, but tell the same texts apart.
+            assert torch.equal(lazy.texts[None] == lazy.texts[:, None], short.texts[None] == short.texts[:, None])
+
+
+def test_numbers_of_long_data_agree_between_devices(encoder: MirrorEncoder, long: TextTable) -> None:
+    """Given pairs share texts across the devices' shares, which must be known as duplicates."""
+    pairs = [*itertools.pairwise(SENTENCES), (SENTENCES[5], SENTENCES[100])]
+    table = table_of(pairs)
+    assert isinstance(table.pairs, LongPairs)
+    batch = BatchConfig(size=240)
+    whole = MirroredPairs(table.pairs, encoder, AugConfig(), batch, 0)[FIRST].texts
+    n = len(whole) // 2
+    for rank in range(3):
+        share = MirroredPairs(table.pairs, encoder, AugConfig(), batch, 0, rank, 3)[FIRST].texts
+        assert share.tolist() == [int(whole[i]) for i in (*range(rank, n, 3), *range(n + rank, 2 * n, 3))]
+
+
 def test_batch_depends_on_nothing_before_it(encoder: MirrorEncoder) -> None:
     """So a resumed or a distributed run meets the same batches."""
     key, fresh, used = BatchKey(2, 3), make(encoder, size=50), make(encoder, size=50)
@@ -212,12 +261,12 @@ def test_devices_share_the_batch_of_one_process(world: int, key: BatchKey, encod
     """Texts and masks alike: the last batch has 40 texts, so three devices hold different numbers."""
     whole = make(encoder, world=1)[key]
     n = len(whole.texts) // 2
-    ids, texts = ids_of(whole.blocks), whole.texts.tolist()
+    ids, texts = ids_of(whole.parts[0]), whole.texts.tolist()
     masked = 0
     for rank in range(world):
         share = make(encoder, rank=rank, world=world)[key]
         places = [*range(rank, n, world), *range(n + rank, 2 * n, world)]
-        assert ids_of(share.blocks) == [ids[i] for i in places]
+        assert ids_of(share.parts[0]) == [ids[i] for i in places]
         assert share.texts.tolist() == [texts[i] for i in places]
         masked += share.masked
     assert masked == whole.masked
@@ -231,13 +280,13 @@ def test_packed_and_padded_batches_give_the_same_vectors(tiny_bert: Path) -> Non
     encoder.packing, encoder.pad_to = True, 50
     fixed = make(encoder)[FIRST]
     encoder.pad_to = None
-    assert [block.packed for block in packed.blocks] == [True]
-    assert not any(block.packed for block in padded.blocks + fixed.blocks)
-    assert {block.text_index.shape[1] for block in fixed.blocks} == {50}
+    assert [block.packed for block in packed.parts[0]] == [True]
+    assert not any(block.packed for block in padded.parts[0] + fixed.parts[0])
+    assert {block.text_index.shape[1] for block in fixed.parts[0]} == {50}
     with torch.no_grad():
-        expected = encoder(padded.blocks)
-        torch.testing.assert_close(encoder(packed.blocks), expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(encoder(fixed.blocks), expected, rtol=1e-4, atol=1e-5)
+        expected = encoder(padded.parts[0])
+        torch.testing.assert_close(encoder(packed.parts[0]), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder(fixed.parts[0]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_set_is_the_only_item(encoder: MirrorEncoder) -> None:
@@ -251,7 +300,7 @@ def test_batch_moves_whole(encoder: MirrorEncoder) -> None:
     data = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(), 0)
     batch = data.train_dataloader().dataset[FIRST]
     moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
-    (block,) = moved.blocks
+    (block,) = moved.parts[0]
     tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, moved.texts]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.masked == batch.masked

@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +33,65 @@ def test_training_step_compares_three_ways_of_learning_from_the_same_texts(tiny_
     assert results["mirror"]["times_mirror"]["median"] == 1
     # The same loss over the same vectors, but for dropout and the masked spans: the contenders do the same work.
     assert results["authors"]["losses"][0] == pytest.approx(results["mirror"]["losses"][0], rel=0.2)
+
+
+def results(module: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What a benchmark leaves, oldest first."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--results", str(folder)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.slow
+def test_growth_measures_each_value_alone(tiny_bert: Path, tmp_path: Path) -> None:
+    options = ["--axis", "batch", "--values", "8", "16", "--micro", "4", "--shape", "tiny", "--rounds", "1"]
+    (content,) = results("growth", tmp_path, *options, "--draft", str(tiny_bert))
+    assert list(content["points"]) == ["8", "16"]
+    assert [point["texts"] for point in content["points"].values()] == [16, 32]
+    for point in content["points"].values():
+        assert point["step_seconds"] > 0
+        assert point["peak_mib"] >= point["step_mib"] >= 0
+    assert math.isfinite(content["slopes"]["step_seconds"])
+
+
+@pytest.mark.slow
+def test_every_gpu_row_is_measured(tiny_bert: Path, data_dir: Path, tmp_path: Path) -> None:
+    """On the CPU, in small: the script and every benchmark that it calls."""
+    *rows, summary = results("gpu", tmp_path, "--device", "cpu", "--small", "--draft", str(tiny_bert))
+    assert len(rows) == 6
+    assert len(summary["rows"]) == 11
+    for row in summary["rows"]:
+        assert math.isfinite(row["value"])
+        assert (row["met"] is None) is not bool(row["target"])
+    (utilisation,) = (row["value"] for row in summary["rows"] if row["row"].startswith("utilisation"))
+    assert 0 < utilisation < 1
+
+
+def test_slopes_are_those_of_powers() -> None:
+    from benchmarks.growth import COLUMNS, slopes
+
+    points = {str(n): dict.fromkeys(COLUMNS, 0.0) | {"step_seconds": 3.0 * n**2, "peak_mib": 7.0} for n in (2, 4, 8)}
+    assert slopes(points) == {"step_seconds": pytest.approx(2), "peak_mib": pytest.approx(0)}
+
+
+def test_useful_work_is_what_a_counter_counts(tiny_bert: Path) -> None:
+    """Each text alone and unpadded, forward, so that the counter meets nothing but useful work."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks.utilisation import useful
+    from mirror import MirrorEncoder
+    from mirror.batches import BatchKey, MirroredPairs
+    from mirror.config import AugConfig, BatchConfig
+
+    encoder = MirrorEncoder.load(tiny_bert)
+    encoder.backbone.set_attn_implementation("eager")
+    texts = [(text, text) for text in SENTENCES[:6]]
+    batch = MirroredPairs(texts, encoder, AugConfig(span_k=0), BatchConfig(size=6), 0)[BatchKey(0, 0)]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for text, _ in 2 * texts:
+            encoder.backbone(**encoder.tokenizer(text, return_tensors="pt"))
+    pooler = 2 * encoder.dimension**2 * 12  # no part of the encoder
+    similarity = 2 * 12**2 * encoder.dimension
+    assert useful(batch, encoder) == pytest.approx(3 * (counter.get_total_flops() - pooler + similarity))

@@ -435,6 +435,28 @@ def test_pretrain_goes_on(command: Command, tmp_path: Path, monkeypatch: pytest.
     assert_refused(command("pretrain", "resume=raw"), "raw has no checkpoint")
 
 
+def test_train_goes_on(command: Command, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pre-training does; a sweep cannot, and a setting that the run began with stays."""
+    from mirror.module import MirrorModule
+
+    def stop(self: MirrorModule, *arguments: object) -> None:
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+
+    begun = [f"model.path={tiny_bert}", *SMALL, "data.path=texts.txt", "hydra.run.dir=run"]
+    with monkeypatch.context() as patched:
+        patched.setattr(MirrorModule, "on_train_batch_end", stop)
+        assert command("train", *begun).code != 0
+    assert_refused(command("train", "resume=run", "optim.lr=1e-4"), "optim.lr=1e-4 cannot be changed by resume=run")
+    assert_refused(command("train", "-m", "resume=run", "trainer.max_epochs=1,2"), "cannot be swept")
+    assert_refused(command("train", "resume=nowhere"), "resume=nowhere", "no run")
+    result = command("train", "resume=run")
+    assert result.code == 0, result.err
+    assert "going on from step 2 of 3" in result.err
+    assert (tmp_path / "run" / "encoder").is_dir()
+    assert_refused(command("train", "resume=run"), "run has no checkpoint")
+
+
 def test_search(command: Command, encoder: Path) -> None:
     result = command("search", "who's there, or isn't?", "input=texts.txt", f"encoder={encoder}", "top=2")
     assert result.code == 0, result.err

@@ -292,6 +292,7 @@ def test_missing_value_is_named() -> None:
         (BatchConfig, "batch.max_tokens", 2),
         (BatchConfig, "batch.max_tokens", 8193),
         (BatchConfig, "batch.workers", -1),
+        (BatchConfig, "batch.micro", 0),
         (LossConfig, "loss.temperature", 0.0),
         (LossConfig, "loss.temperature", -0.04),
         (LossConfig, "loss.temperature", 101.0),
@@ -339,8 +340,14 @@ def test_batch_smaller_than_the_devices_is_refused() -> None:
         train_config("trainer=ddp", "trainer.devices=4", "batch.size=3")
 
 
-def test_ddp_takes_several_devices() -> None:
-    assert train_config("trainer=ddp", "trainer.devices=4").trainer.devices == 4
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_several_devices(strategy: str) -> None:
+    assert train_config(f"trainer={strategy}", "trainer.devices=4").trainer.devices == 4
+
+
+def test_pretraining_does_not_share_weights_out() -> None:
+    with pytest.raises(MirrorError, match="trainer=fsdp is for mirror tuning"):
+        compose("pretrain", ["data.path=texts.txt", "trainer=fsdp"])
 
 
 def test_plain_settings_survive_json() -> None:

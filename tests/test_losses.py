@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from mirror.config import LossForm
 from mirror.losses import info_nce
@@ -54,9 +55,13 @@ TEXTS = {
 
 
 @forms
+@pytest.mark.parametrize("at_a_time", [3, 2048])
 @pytest.mark.parametrize("mask_duplicates", [False, True])
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
-def test_value_and_gradient_are_the_definition_s(form: LossForm, mask_duplicates: bool, texts: Tensor) -> None:
+def test_value_and_gradient_are_the_definition_s(
+    form: LossForm, mask_duplicates: bool, texts: Tensor, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirror.losses.ROWS", at_a_time)
     ours, theirs = vectors_of(7).requires_grad_(), vectors_of(7).requires_grad_()
     loss = info_nce(ours, texts, TEMPERATURE, form=form, mask_duplicates=mask_duplicates)
     expected = naive(theirs, texts, TEMPERATURE, form, mask_duplicates)
@@ -149,11 +154,21 @@ class LargestTensor(TorchDispatchMode):
 
 @forms
 @pytest.mark.parametrize("n", [20, 150])
-def test_memory_is_quadratic_in_the_batch(form: LossForm, n: int) -> None:
+def test_memory_is_quadratic_in_a_small_batch(form: LossForm, n: int) -> None:
     a = vectors_of(n).float().requires_grad_()
     with LargestTensor() as largest:
         info_nce(a, different(n), TEMPERATURE, form=form, mask_duplicates=True).backward()
     assert largest.entries == (2 * n) ** 2
+
+
+@forms
+@pytest.mark.parametrize("n", [20, 150])
+def test_memory_is_linear_in_a_large_batch(form: LossForm, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.losses.ROWS", 16)
+    a = vectors_of(n).float().requires_grad_()
+    with LargestTensor() as largest:
+        info_nce(a, different(n), TEMPERATURE, form=form, mask_duplicates=True).backward()
+    assert largest.entries == 16 * 2 * n
 
 
 # Across processes: each has its share of the texts and a copy of a small model.
@@ -175,8 +190,13 @@ def inputs_of(case: str) -> tuple[Tensor, Tensor]:
     return views, (torch.arange(total) % max(3, total - 2)).expand(2, -1)
 
 
-def one_step(model: nn.Module, views: Tensor, texts: Tensor, form: LossForm, mask: bool) -> tuple[float, list[Tensor]]:
-    loss = info_nce(model(views.flatten(0, 1)), texts.flatten(), TEMPERATURE, form=form, mask_duplicates=mask)
+def one_step(
+    case: str, model: nn.Module, views: Tensor, texts: Tensor, form: LossForm, mask: bool
+) -> tuple[float, list[Tensor]]:
+    vectors = model(views.flatten(0, 1))
+    with FlopCounterMode(display=False) as counter:
+        loss = info_nce(vectors, texts.flatten(), TEMPERATURE, form=form, mask_duplicates=mask)
+    assert counter.get_total_flops() == 2 * len(vectors) * 2 * sum(SHARES[case]) * OUTPUTS  # own rows alone
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters() if p.grad is not None]
 
@@ -191,7 +211,7 @@ def one_of_two(rank: int, folder: str) -> None:
         first = SHARES[case][0]
         share = slice(0, first) if rank == 0 else slice(first, None)
         model = DistributedDataParallel(small_model())
-        results.append(one_step(model, views[:, share], texts[:, share], form, mask))
+        results.append(one_step(case, model, views[:, share], texts[:, share], form, mask))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -207,7 +227,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{f.value}-{m}" for n, f, m in CASES])
 def test_two_processes_give_the_loss_and_gradients_of_one(number: int, two_processes: list[Any]) -> None:
     case, form, mask = CASES[number]
-    loss, gradients = one_step(small_model(), *inputs_of(case), form, mask)
+    loss, gradients = one_step(case, small_model(), *inputs_of(case), form, mask)
     losses = [process[number][0] for process in two_processes]
     assert sum(losses) / 2 == pytest.approx(loss, rel=1e-5)
     for process in two_processes:

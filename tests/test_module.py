@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mirror import MirrorEncoder
-from mirror.augment import set_dropout
+from mirror.augment import DropHead, set_dropout
 from mirror.batches import BatchKey, MirroredBatch, MirroredPairs
 from mirror.config import AugConfig, BatchConfig, LossConfig, OptimConfig, Schedule
 from mirror.losses import info_nce
@@ -88,19 +89,17 @@ def first_batch(model: Path) -> tuple[MirrorEncoder, MirroredBatch]:
     return encoder, MirroredPairs(pairs, encoder, AugConfig(), BatchConfig(size=8), seed=0)[BatchKey(0, 0)]
 
 
-@pytest.mark.filterwarnings("ignore:.*self.log.*")
 @pytest.mark.parametrize("mask_duplicates", [False, True])
 def test_training_step_is_info_nce_of_the_vectors(tiny_bert: Path, mask_duplicates: bool) -> None:
     encoder, batch = first_batch(tiny_bert)
     module = MirrorModule(encoder, LossConfig(temperature=0.3, mask_duplicates=mask_duplicates), OptimConfig(lr=1e-3))
-    expected = info_nce(encoder(batch.blocks), batch.texts, 0.3, mask_duplicates=mask_duplicates)
-    torch.testing.assert_close(module.training_step(batch, 0), expected)
+    expected = info_nce(encoder(batch.parts[0]), batch.texts, 0.3, mask_duplicates=mask_duplicates)
+    torch.testing.assert_close(module(batch), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*self.log.*")
 def test_gradients_reach_every_weight_but_the_pooler(tiny_bert: Path) -> None:
     encoder, batch = first_batch(tiny_bert)
-    MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3)).training_step(batch, 0).backward()
+    MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3))(batch).backward()
     silent = {name for name, weight in encoder.backbone.named_parameters() if weight.grad is None}
     assert silent == {"pooler.dense.weight", "pooler.dense.bias"}
 
@@ -126,3 +125,97 @@ def test_gradient_clipping(tiny_bert: Path, clip: float | None, tmp_path: Path) 
         hook.remove()
     assert len(norms) == 3
     assert (max(norms) <= 0.001 * 1.01) is (clip is not None)
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+def learnt(
+    encoder: MirrorEncoder, batch: MirroredBatch, *, cached: bool, bf16: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and gradients of a step: as the module takes it, or as one graph over the same parts."""
+    encoder.zero_grad()
+    config = LossConfig(temperature=0.1)
+    parts = [[block.to(encoder.device) for block in part] for part in batch.parts]
+    batch = MirroredBatch(parts, batch.texts.to(encoder.device), batch.masked)
+    torch.manual_seed(3)
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+        if cached:
+            loss = MirrorModule(encoder, config, OptimConfig(lr=1e-3))(batch)
+        else:
+            vectors = torch.cat([encoder(part) for part in batch.parts])
+            loss = info_nce(vectors, batch.texts, 0.1, mask_duplicates=True)
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+def batch_of(encoder: MirrorEncoder, micro: int | None) -> MirroredBatch:
+    pairs = [(text, text) for text in [*SENTENCES[:29], SENTENCES[0]]]
+    return MirroredPairs(pairs, encoder, AugConfig(), BatchConfig(size=30, micro=micro), seed=0)[BatchKey(0, 0)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("dropping", ["dropout", "drophead"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_gradient_caching_is_the_plain_step(
+    packing: bool, dropping: str, bf16: bool, device: str, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second pass drops what the first dropped: loss and gradients are those of one graph over all parts."""
+    encoder = MirrorEncoder.load(tiny_bert).to(device)
+    set_dropout(encoder.backbone, 0.3 if dropping == "dropout" else 0.0)
+    if dropping == "drophead":
+        encoder.drophead = DropHead(encoder.backbone, 0.3)
+    encoder.packing = packing
+    encoder.train()
+    batch = batch_of(encoder, micro=8)
+    assert [sum(len(block.texts) for block in part) for part in batch.parts] == [15, 15, 15, 15]
+    loss, gradients = learnt(encoder, batch, cached=False, bf16=bf16)
+    drawn, _ = learnt(encoder, batch_of(encoder, micro=7), cached=False)
+    assert abs(drawn - loss) > 1e-3  # other draws make another loss, so equal losses mean equal draws
+    monkeypatch.setattr("mirror.losses.ROWS", 13)
+    cached_loss, cached = learnt(encoder, batch, cached=True, bf16=bf16)
+    torch.testing.assert_close(cached_loss, loss, atol=1e-5, rtol=1e-5)
+    assert cached.keys() == gradients.keys()
+    if bf16:  # its sums are rounded to three digits, in another order
+        one, other = (torch.cat([grads[name].flatten() for name in gradients]) for grads in (cached, gradients))
+        assert float((one - other).norm()) <= 0.01 * float(other.norm())
+        return
+    for name in gradients:
+        torch.testing.assert_close(cached[name], gradients[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_parts_make_no_difference_without_dropout(packing: bool, tiny_bert: Path) -> None:
+    encoder = MirrorEncoder.load(tiny_bert)
+    set_dropout(encoder.backbone, 0.0)
+    encoder.packing = packing
+    encoder.train()
+    loss, gradients = learnt(encoder, batch_of(encoder, None), cached=True)
+    for micro in (1, 4, 29, 30, 100):
+        cached_loss, cached = learnt(encoder, batch_of(encoder, micro), cached=True)
+        torch.testing.assert_close(cached_loss, loss, atol=1e-5, rtol=1e-5)
+        for name in gradients:
+            torch.testing.assert_close(cached[name], gradients[name], atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_caching_holds_one_part_at_a_time(tiny_bert: Path) -> None:
+    """What autograd saves while the forward pass runs is the parts' vectors, not their activations."""
+    encoder = MirrorEncoder.load(tiny_bert)
+    encoder.train()
+
+    def saved(micro: int | None) -> int:
+        kept: dict[int, int] = {}  # by storage, as many tensors are views of one
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        batch = batch_of(encoder, micro)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3))(batch)
+        del loss
+        weights = {weight.untyped_storage().data_ptr() for weight in encoder.parameters()}
+        return sum(size for place, size in kept.items() if place not in weights)
+
+    assert saved(4) < saved(None) / 10

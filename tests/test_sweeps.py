@@ -67,7 +67,7 @@ def point(config: TrainConfig) -> tuple[float, int]:
     ("overrides", "same"),
     [
         (["logger=tensorboard", "logger.group=x", "trainer.progress=false", "batch.workers=2"], True),
-        (["retry_failed=true", "max_runs=5"], True),
+        (["retry_failed=true", "max_runs=5", "checkpoint_every=7"], True),
         (["model.pooling=cls", "seed=42"], True),  # what holds anyway
         (["seed=1"], False),
         (["aug.unit=word"], False),

@@ -18,7 +18,7 @@ import zstandard
 
 from mirror.config import DataConfig, Sample
 from mirror.errors import MirrorError
-from mirror.texts import TextTable, choose, clean, in_memory, read_texts
+from mirror.texts import LongPairs, TextTable, choose, clean, in_memory, read_texts
 
 Write = Callable[[str, str | bytes], Path]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstandard.compress}
@@ -342,3 +342,35 @@ def test_authors_words(language: str, data_dir: Path) -> None:
     assert set(texts(table)) == {clean(line) for line in lines} - {""}
     assert table.read == table.available == len(lines) - (lines[-1] == "")
     assert len(table.pairs) > 9_900
+
+
+@pytest.mark.parametrize("size", [None, 150])
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_long_sources_stay_where_they_are(
+    size: int | None, deduplicate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same texts in the same order, read from the file when they are asked for."""
+    path = tmp_path / "texts.csv"
+    lines = [f"  text {i % 180},positive {i % 180}" if i % 7 else "," for i in range(300)]
+    path.write_text("text,positive\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    config = DataConfig(path=str(path), column="text", pair_column="positive", size=size, deduplicate=deduplicate)
+    short = read_texts(config, 3)
+    monkeypatch.setattr("mirror.texts.LONG", 100)
+    long = read_texts(config, 3)
+    assert isinstance(short.pairs, list)
+    assert isinstance(long.pairs, LongPairs)
+    assert list(long.pairs) == long.pairs[:] == short.pairs
+    assert long.pairs[7] == short.pairs[7]
+    assert long.pairs.take([9, 3, 3]) == [short.pairs[i] for i in (9, 3, 3)]
+    assert (long.counts(), long.fingerprint) == (short.counts(), short.fingerprint)
+
+
+def test_fingerprint_tells_texts_and_their_order() -> None:
+    texts = ["one", "two", "three"]
+    config = DataConfig(size=None, sample=Sample.first)
+
+    def fingerprint(texts: list[str]) -> int:
+        return choose(in_memory(texts), config, 0, "test").fingerprint
+
+    assert fingerprint(texts) == fingerprint([" one", "two ", "", "three"])
+    assert len({fingerprint(texts), fingerprint(texts[::-1]), fingerprint(["one", "two"])}) == 3

@@ -17,7 +17,7 @@ def model_card(
     """Recipe, text, loss curve and limits; Markdown with the hub's front matter."""
     model, masking = config.model, config.masking
     command = " ".join(["python scripts/pretrain.py", *sys.argv[1:]])
-    seconds = record["earlier_seconds"] + record["seconds"].get("train", 0)
+    seconds = record.get("earlier_seconds", 0) + record["seconds"].get("train", 0)
     rest = 1 - masking.masked - masking.random
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"
     rate = f"peak rate {config.optim.lr}, {config.optim.warmup_steps} steps of warm-up, {config.optim.schedule.value}"

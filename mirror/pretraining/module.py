@@ -15,6 +15,7 @@ from mirror.errors import MirrorError
 from mirror.optimizer import adamw
 from mirror.packing import TokenBlock
 from mirror.pretraining.corpus import MaskedBatch
+from mirror.resume import seed_step
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ class PretrainModule(pl.LightningModule):
         return torch.stack(parts).sum()
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
-        """Dropout depends on the step alone, so that a resumed run draws what an uninterrupted one does."""
-        torch.manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+        """Dropout depends on the step alone."""
+        seed_step(self.seed, self)
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
         """The mean cross entropy, in nats, over the masked tokens of all devices."""

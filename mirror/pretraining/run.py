@@ -1,7 +1,5 @@
 """A pre-training run from texts to a masked language model in a folder that transformers loads."""
 
-import csv
-import json
 import logging
 import math
 import re
@@ -14,7 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
@@ -30,10 +27,11 @@ from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokeniz
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
-from mirror.record import METRICS, RunRecord
+from mirror.record import RunRecord
+from mirror.resume import CHECKPOINTS, Earlier, Keeper, earlier, losses_by_step, note_texts
 from mirror.summary import time_line
 from mirror.texts import read_texts
-from mirror.trackers import CURVE, build_trackers, close_trackers
+from mirror.trackers import build_trackers, close_trackers
 from mirror.trainer import build_trainer, quieten
 
 log = logging.getLogger(__name__)
@@ -48,8 +46,8 @@ SAMPLES = 3
 """Held-out sentences shown with the model's guesses."""
 SAMPLE = re.compile(r"[A-Z][^.!?]{40,100}\.")
 BLANK = re.compile(r"\b[a-z]{5,}\b")
-CHECKPOINTS, TOKENIZER, MODEL = "checkpoints", "tokenizer", "model"
-"""What a run leaves beside its record; the first two only until it is finished."""
+TOKENIZER, MODEL = "tokenizer", "model"
+"""What a run leaves beside its record; the first only until it is finished."""
 
 
 def pretrain(config: PretrainConfig, folder: Path, started: float | None = None) -> None:
@@ -63,13 +61,11 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
     chief = is_chief()
     quieten(chief)
     hardware = choose_hardware(config.trainer)
-    checkpoint = last_checkpoint(folder) if config.resume else None
-    earlier = _earlier(folder) if checkpoint else {}
+    before = earlier(folder) if config.resume else None
     with RunRecord(folder if chief else None, plain(config), started) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
-        record["earlier_seconds"] = earlier.get("earlier_seconds", 0) + earlier.get("seconds", {}).get("total", 0)
-        if earlier:
-            record["corpus"] = earlier.get("corpus")  # first of all: another stop must not lose it
+        if before:
+            before.note(record)
         with record.phase("read"):
             table = read_texts(config.data, config.seed)
             log.info("texts: %s", table)
@@ -81,14 +77,9 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         with record.phase("tokenise"):
             tokenizer = _tokenizer(config, training, folder, progress=progress)
             corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
-            if earlier and record.content["corpus"] != corpus.fingerprint:
-                raise MirrorError(
-                    f"resume={config.resume}: the text at data.path={config.data.path} is not the one that the run "
-                    "began with: bring it back, or start a new run."
-                )
-            record["corpus"] = corpus.fingerprint
+            note_texts(record, corpus.fingerprint, config.data.path, before)
         with record.phase("load"):
-            model = _model(config, tokenizer, corpus if checkpoint is None else None)
+            model = _model(config, tokenizer, corpus if before is None else None)
             encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")
             batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed)
             if batches.tokens < config.batch.tokens:
@@ -116,14 +107,13 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         )
         record["parameters"] = size
 
-        first = _steps_done(checkpoint) if checkpoint else 0
-        if first and chief:
-            log.info("going on from step %d", first)
-            _keep_curve(folder, first)
+        if before and chief:
+            log.info("going on from step %d", before.steps)
+            before.keep_curve()
         module = PretrainModule(model, encoder, config.optim, steps, _samples(held_out, tokenizer), config.seed)
         with record.phase("train"):
-            _fit(config, module, CorpusData(batches, validation, steps, first, config.batch.workers),
-                 folder, hardware, checkpoint)  # fmt: skip
+            data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
+            _fit(config, module, data, folder, hardware, before)
         if not chief:
             return
         record["steps"], record["loss"] = steps, {"last": module.loss}
@@ -132,41 +122,12 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         record["fill"] = module.fill()
 
         with record.phase("save"):
-            card = model_card(config, table, record.content, _curve(folder))
+            card = model_card(config, table, record.content, losses_by_step(folder))
             _save(model, tokenizer, folder / MODEL, card, half=config.half)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         log.info("time: %s", time_line(record.content["seconds"]))
         log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint of a run.
-
-    Raises:
-        MirrorError: the folder has none.
-    """
-    found = sorted((folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise MirrorError(f"resume={folder} has no checkpoint in {CHECKPOINTS}/: it is finished, or never began.")
-    return found[-1]
-
-
-def _earlier(folder: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
-    return content
-
-
-def _steps_done(checkpoint: Path) -> int:
-    try:
-        return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
-    except Exception as error:  # torch tells a damaged file in many ways
-        raise MirrorError(
-            f"The checkpoint {checkpoint} is damaged: delete it to go on from the one before it, or start anew."
-        ) from error
 
 
 def _hold_out(texts: list[str], config: PretrainConfig) -> tuple[list[str], list[str]]:
@@ -266,20 +227,13 @@ def _fit(
     data: CorpusData,
     folder: Path,
     hardware: Hardware,
-    checkpoint: Path | None,
+    before: Earlier | None,
 ) -> None:
-    keeper = ModelCheckpoint(
-        folder / CHECKPOINTS,
-        filename="{step}",
-        every_n_train_steps=config.checkpoint_every,
-        save_on_train_epoch_end=False,
-        save_on_exception=True,
-    )
     trainer = build_trainer(
         config.trainer,
         hardware,
         build_trackers(config.logger, folder, plain(config)) if is_chief() else [],
-        [keeper],
+        [Keeper(folder, config.checkpoint_every)],
         max_epochs=1,
         max_steps=data.steps,
         log_every_n_steps=min(LOG_EVERY, data.steps),
@@ -289,7 +243,7 @@ def _fit(
     module.model.train()
     try:
         with logging_redirect_tqdm():
-            trainer.fit(module, data, ckpt_path=checkpoint)
+            trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except torch.OutOfMemoryError as error:
         raise MirrorError("The device has too little memory: lower batch.tokens.") from error
     except OSError as error:
@@ -301,22 +255,6 @@ def _fit(
     if not math.isfinite(sum(float(weights.detach().sum()) for weights in module.parameters())):
         raise MirrorError("The weights are not finite after training: lower optim.lr.")
     module.to(hardware.device)
-
-
-def _keep_curve(folder: Path, first: int) -> None:
-    """Lightning begins the file anew when a run goes on."""
-    curve = folder / CURVE / "metrics.csv"
-    if curve.exists():
-        curve.rename(curve.with_name(f"metrics-before-{first:08d}.csv"))
-
-
-def _curve(folder: Path) -> list[tuple[int, float]]:
-    """Step and loss from the CSV logs of the run and of its interrupted beginnings."""
-    losses: dict[int, float] = {}
-    for path in sorted((folder / CURVE).glob("metrics*.csv"), key=lambda path: (path.name == "metrics.csv", path.name)):
-        with path.open(encoding="utf-8") as file:
-            losses |= {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")}
-    return sorted(losses.items())
 
 
 def _save(model: Any, tokenizer: Any, folder: Path, card: str, *, half: bool) -> None:

@@ -101,7 +101,7 @@ def test_resumed_is_uninterrupted(
     assert saved == {"step=5.ckpt", "step=8.ckpt"}
     if kept == "by the clock":  # as after a kill
         (folder / "checkpoints" / "step=8.ckpt").unlink()
-    pretrain(resumed(folder, [f"resume={folder}"]), folder)
+    pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
     after = weights(folder)
     assert all(torch.equal(whole[name], after[name]) for name in whole)
     assert metrics(folder)["status"] == "finished"
@@ -127,7 +127,7 @@ def test_damaged_checkpoint(texts: Path, tmp_path: Path, monkeypatch: pytest.Mon
     folder = stopped(texts, tmp_path / "run", monkeypatch)
     newest = folder / "checkpoints" / "step=8.ckpt"
     newest.write_bytes(newest.read_bytes()[:1000])
-    config = resumed(folder, [f"resume={folder}"])
+    config = resumed("pretrain", folder, [f"resume={folder}"])
     with pytest.raises(MirrorError, match=r"step=8\.ckpt is damaged: delete it to go on from the one before"):
         pretrain(config, folder)
     newest.unlink()
@@ -141,23 +141,23 @@ def test_other_text_at_the_same_path(texts: Path, tmp_path: Path, monkeypatch: p
     texts.write_text("\n".join(SENTENCES[:200]), encoding="utf-8")
     for _ in range(2):
         with pytest.raises(MirrorError, match="is not the one that the run began with"):
-            pretrain(resumed(folder, [f"resume={folder}"]), folder)
+            pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
     texts.write_text(original, encoding="utf-8")
-    pretrain(resumed(folder, [f"resume={folder}"]), folder)
+    pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
     assert metrics(folder)["status"] == "finished"
 
 
 def test_settings_that_a_run_cannot_change(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = stopped(texts, tmp_path / "run", monkeypatch)
     with pytest.raises(MirrorError, match=r"model\.layers=3 cannot be changed by resume="):
-        resumed(folder, [f"resume={folder}", "model.layers=3"])
-    assert resumed(folder, [f"resume={folder}", "trainer.max_steps=14"]).trainer.max_steps == 14
+        resumed("pretrain", folder, [f"resume={folder}", "model.layers=3"])
+    assert resumed("pretrain", folder, [f"resume={folder}", "trainer.max_steps=14"]).trainer.max_steps == 14
 
 
 def test_folder_without_a_checkpoint(texts: Path, tmp_path: Path) -> None:
     go(texts, tmp_path / "run")
     with pytest.raises(MirrorError, match="has no checkpoint"):
-        pretrain(resumed(tmp_path / "run", [f"resume={tmp_path / 'run'}"]), tmp_path / "run")
+        pretrain(resumed("pretrain", tmp_path / "run", [f"resume={tmp_path / 'run'}"]), tmp_path / "run")
 
 
 def test_continues_from_a_model(texts: Path, tiny_bert: Path, tmp_path: Path) -> None:

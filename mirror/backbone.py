@@ -1,5 +1,6 @@
 """A pretrained backbone and its tokenizer, from this package, a local folder or the hub."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mirror import hub
 from mirror.errors import MirrorError
+from mirror.sharing import shared, sharing
 
 
 @contextmanager
@@ -34,6 +36,11 @@ def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
 
     Errors name ``setting``, by which the user gave the model.
     """
+    loaded = shared("backbone", name, lambda: _load(name, setting))
+    return copy.deepcopy(loaded) if sharing() else loaded  # the backbone is going to be tuned
+
+
+def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
     source = hub.source_of(name, setting)
     folder = Path(source).expanduser()
     if hub.looks_local(source):

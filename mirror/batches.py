@@ -22,6 +22,7 @@ from mirror.config import AugConfig, BatchConfig
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.packing import TokenBlock, Tokens, join, row_width, select
+from mirror.sharing import fingerprint, shared
 from mirror.texts import LongPairs, Pair, TextTable
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,10 @@ class MirroredPairs(Dataset[MirroredBatch]):
         if not isinstance(pairs, LongPairs):
             # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
             self.numbers = _number(pairs)
-            self.tokens = encoder.tokenize(list(self.numbers), batch.max_tokens)
-            longest = row_width(max(len(ids) for ids in self.tokens["input_ids"]))
+            key = (encoder.name, encoder.max_tokens, batch.max_tokens, fingerprint(self.numbers))
+            tokens = shared("tokens", key, lambda: encoder.tokenize(list(self.numbers), batch.max_tokens))
+            self.tokens = tokens
+            longest = row_width(max(len(ids) for ids in tokens["input_ids"]))
             self.max_tokens = min(batch.max_tokens, longest)
         encoder.settle(longest)
         self._order: tuple[int, list[int]] = (-1, [])

@@ -16,9 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, Strategy, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
+from mirror.sharing import start_sharing
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +40,15 @@ def train() -> None:
 
     def run(config: TrainConfig) -> None:
         nonlocal started
-        if HydraConfig.get().mode is RunMode.MULTIRUN and config.trainer.strategy is not Strategy.auto:
-            raise MirrorError(
-                f"trainer={config.trainer.strategy.value} cannot run inside a sweep, since every process would start "
-                "the sweep again: sweep with trainer=gpu, or start the runs one by one."
-            )
         from mirror.run import train
 
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode is RunMode.MULTIRUN:
+            config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
+            start_sharing()
+
         given, started = started, None  # only the first run of a sweep begins with the command
-        train(config, Path(HydraConfig.get().runtime.output_dir), started=given)
+        train(config, Path(hydra_config.runtime.output_dir), started=given)
 
     _start("train", run)
 
@@ -97,14 +98,42 @@ def search() -> None:
     _start("search", run, leaves_record=False)
 
 
+def report() -> None:
+    """``scripts/report.py``: runs to tables, pictures and a page."""
+
+    def run(config: ReportConfig) -> None:
+        from mirror.report import report
+
+        report(config)
+
+    sys.argv[1:] = _with_folders(sys.argv[1:])
+    _start("report", run, leaves_record=False)
+
+
 def _with_query(arguments: list[str]) -> list[str]:
     """The arguments as Hydra takes them: what is neither an option nor its value is the question."""
+    options, words = _apart(arguments)
+    return [*options, f"query={quoted(' '.join(words))}"] if words else options
+
+
+def _with_folders(arguments: list[str]) -> list[str]:
+    """The same for a report, where such words are folders; ``--watch`` is short for ``watch=true``."""
+    options, folders = _apart(["watch=true" if argument == "--watch" else argument for argument in arguments])
+    for place, option in enumerate(options):  # a baseline is itself settings, whose signs Hydra would take for its own
+        name, _, value = option.partition("=")
+        if name == "baseline" and not value.startswith(("'", '"')):
+            options[place] = f"baseline={quoted(value)}"
+    return [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
+
+
+def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options with their values, and the words that are neither, which Hydra does not take."""
     options: list[str] = []
-    question: list[str] = []
+    words: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-", argument)
-        (question if ours else options).append(argument)
-    return [*options, f"query={quoted(' '.join(question))}"] if question else options
+        (words if ours else options).append(argument)
+    return options, words
 
 
 def _start(
@@ -141,6 +170,8 @@ def _start(
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
             raise
         sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
+    except MirrorError as error:  # of a sweep, which lists its failed runs itself
+        sys.exit(f"error: {error}")
     if failed:
         sys.exit(1)
 

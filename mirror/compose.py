@@ -15,9 +15,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, SearchConfig, TrainConfig
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS
+from mirror.sweeps import identity
 
 PACKAGED_CONF = Path(__file__).parent / "conf"
 CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[1] / "conf"
@@ -28,6 +29,7 @@ SCHEMAS = {
     "encode": EncodeConfig,
     "pretrain": PretrainConfig,
     "search": SearchConfig,
+    "report": ReportConfig,
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
@@ -43,6 +45,17 @@ def register_schemas() -> None:
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+    OmegaConf.register_new_resolver("sweep_name", lambda choice: choice or "unnamed", replace=True)
+
+
+def run_id(config: DictConfig) -> str:
+    """The identity of a composed configuration, by which a sweep knows its runs; its ranges need not be right."""
+    # Without the node hydra, which holds the folder that is named after this.
+    values: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True, enum_to_str=True
+    )
+    return identity(values)
 
 
 def compose(name: str, overrides: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@ dataclasses, and ``mirror.compose`` makes plain objects of them, which check the
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -143,6 +144,7 @@ class Tracker(Enum):
     csv = "csv"
     wandb = "wandb"
     tensorboard = "tensorboard"
+    mlflow = "mlflow"
 
 
 class WandbMode(Enum):
@@ -348,6 +350,8 @@ class LoggerConfig:
     project: str = "mirror"
     mode: WandbMode = WandbMode.auto
     group: str | None = None
+    """Null is the sweep that the run belongs to."""
+    job_type: str = "train"
     tags: list[str] = field(default_factory=list)
 
 
@@ -418,6 +422,11 @@ class TrainConfig:
     seed: int = 42
     seeds: int = 1
     """Train and measure with so many seeds, from ``seed`` on; the texts are sampled once."""
+    # Of a sweep alone.
+    retry_failed: bool = False
+    """Run those again that failed."""
+    max_runs: int = 1000
+    """A larger sweep is taken for a mistake."""
 
     def __post_init__(self) -> None:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.
@@ -625,6 +634,38 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         _limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class ReportConfig:
+    """One report over many runs: ``scripts/report.py``."""
+
+    runs: list[str] = field(default_factory=lambda: ["outputs"])
+    """Folders that hold runs, at any depth."""
+    output: str | None = None
+    """Folder of the report; null is ``report`` in the first of ``runs``."""
+    title: str | None = None
+    """Null is the folders' names."""
+    baseline: str | None = None
+    """The row that the others are tested against, by its settings: ``loss.temperature=0.04,aug=none``."""
+    watch: bool = False
+    """Write the report again and again while a sweep runs; Ctrl-C ends it."""
+    every: int = 10
+    """Seconds between two reports."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise MirrorError("runs is empty: write the folder of a sweep behind the command.")
+        _check(self.every >= 1, "every", self.every, "at least 1")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Plain settings by their full names, as on the command line."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mirror.hardware import Hardware, is_chief
 from mirror.module import MirrorModule
 from mirror.record import RunRecord
 from mirror.resume import Earlier, Keeper
-from mirror.trackers import build_trackers, close_trackers
+from mirror.trackers import build_trackers
 from mirror.trainer import LOOK_EVERY, build_trainer
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,6 @@ def fit(
         raise MirrorError(
             f"{folder} cannot be written ({error}): free some space, then go on with resume={folder}."
         ) from error
-    finally:
-        close_trackers()
     if config.trainer.strategy is Strategy.fsdp:
         unshard(encoder, trainer)
         if not is_chief():

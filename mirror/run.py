@@ -18,7 +18,7 @@ from mirror.compose import CONF, compose, quoted
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
-from mirror.evaluation import Score, TestSet, load_sets
+from mirror.evaluation import Score, TestSet, load_sets, texts_of
 from mirror.evaluation.contamination import audit, known_texts
 from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
@@ -28,8 +28,10 @@ from mirror.record import RunRecord
 from mirror.results import Results, plain_scores
 from mirror.resume import CHECKPOINTS, earlier, note_texts
 from mirror.selfcheck import check_views
+from mirror.sharing import fingerprint, shared
 from mirror.summary import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.texts import Pair, TextTable, choose, in_memory, read_texts
+from mirror.trackers import log_results, tracking
 from mirror.trainer import quieten
 from mirror.watch import PAIRS as WATCHED
 from mirror.watch import GeometryWatch
@@ -69,7 +71,7 @@ def train(
     quieten(chief)
     hardware = choose_hardware(config.trainer)
     interrupted = earlier(folder) if config.resume else None
-    with RunRecord(folder if chief else None, plain(config), started) as record:
+    with RunRecord(folder if chief else None, plain(config), started) as record, tracking():
         if started is not None:
             record.content["seconds"]["import"] = round(time.time() - started, 3)
         if config.eval.errors:
@@ -82,7 +84,8 @@ def train(
             sets, validation = _sets(config, needed=chief or config.data.exclude_tests)
             excluded = known_texts(sets) if config.data.exclude_tests else None
             if texts is None:
-                table = read_texts(config.data, config.seed, excluded)
+                key = (repr(config.data), config.seed, excluded and fingerprint(texts_of(sets)))
+                table = shared("texts", key, lambda: read_texts(config.data, config.seed, excluded))
             else:
                 source = "texts given to mirror_tune"
                 table = choose(in_memory(texts), config.data, config.seed, source, excluded)
@@ -94,7 +97,9 @@ def train(
             if len(table.pairs) > MANY:
                 log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
             with record.phase("audit"):
-                results.overlaps[TUNED] = audit(table.pairs, sets, progress=config.trainer.progress)
+                key = (table.fingerprint, fingerprint(results.texts))
+                found = shared("audit", key, lambda: audit(table.pairs, sets, progress=config.trainer.progress))
+                results.overlaps[TUNED] = found
             log.info("\n%s", audit_table(results.overlaps[TUNED], "Test texts among the training texts"))
 
         with record.phase("load"):
@@ -144,18 +149,20 @@ def train(
                     log.info("measuring the tuned encoder …")
                     after = results.add(TUNED, encoder.encode(results.texts, progress=config.trainer.progress))
                     record.content.update(results.plain())
+            own = {**record.content.get("scores", {}), TUNED: plain_scores(after)}
             if config.seeds > 1:
-                one = {"steps": steps, "loss": record.content["loss"], "scores": plain_scores(after)}
+                one = {"steps": steps, "loss": record.content["loss"], "scores": own[TUNED]}
                 record.content.setdefault("seeds", {})[str(seed)] = one
                 record.write()
             with record.phase("save"):
+                _draw(results.cosines, seeded, place)
                 encoder.cpu()
                 card = model_card(seeded, table, before, after, steps, results.overlaps.get(TUNED, {}))
                 encoder.save(place / "encoder", card)
                 shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
+            log_results({**record.content, "scores": own}, place / PICTURE)
 
         with record.phase("save"):
-            _draw(results.cosines, config, folder)
             if "geometry_curve" in record.content:
                 draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
         _report(config, results, record, folder)
@@ -230,7 +237,9 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet 
     if not needed:
         return [], validation
     try:
-        return load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary), validation
+        names, data_dir, dictionary = config.eval.measured, config.eval.data_dir, config.eval.dictionary
+        key = (*names, data_dir, dictionary)
+        return shared("sets", key, lambda: load_sets(names, data_dir, dictionary)), validation
     except UnavailableError as error:
         if config.data.exclude_tests:
             raise
@@ -244,7 +253,9 @@ def _measure_raw(encoder: MirrorEncoder, results: Results, config: TrainConfig) 
     if not poolings:
         return
     log.info("measuring the model as it is …")
-    vectors = encoder.encode_by(results.texts, poolings, progress=config.trainer.progress)
+    texts = results.texts
+    key = (encoder.name, encoder.max_tokens, tuple(poolings), encoder.device.type, fingerprint(texts))
+    vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=config.trainer.progress))
     for pooling in poolings:
         results.add(f"raw {pooling.value}", vectors[pooling])
 

@@ -64,7 +64,7 @@ def quieten(chief: bool) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     noises = (
         "does not have many workers", "Total length of `list`", "LeafSpec", "dataloader is not resumable",
-        "exists and is not empty",
+        "exists and is not empty", "The `srun` command is available",
     )  # fmt: skip
     for noise in noises:
         warnings.filterwarnings("ignore", f".*{noise}")

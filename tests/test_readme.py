@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mirror import MirrorEncoder
 from mirror.compose import CONF
 from mirror.evaluation.sts import HUB
 from tests.conftest import ROOT, SENTENCES
+from tests.sweep_runs import write_sweep
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = {
@@ -61,7 +63,9 @@ def places(tiny_bert: Path, eval_dir: Path, tmp_path_factory: pytest.TempPathFac
     (here / "tests" / "sts").mkdir(parents=True)
     for name in HUB:  # every set that a command may name
         shutil.copy(eval_dir / "sts" / "stsb-dev.tsv", here / "tests" / "sts" / f"{name}.tsv")
-    for entry in ("scripts", "mirror", "conf"):
+    sweep: dict[str, list[Any]] = {"loss.temperature": [0.02, 0.04], "seed": [1, 2]}
+    write_sweep(here / "outputs" / "train-sweep" / "temperature", sweep)
+    for entry in ("scripts", "mirror", "hydra_plugins", "conf"):
         (here / entry).symlink_to(ROOT / entry)
     return {
         "outputs/…/encoder": run / "encoder",

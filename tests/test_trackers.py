@@ -14,7 +14,7 @@ import pytest
 from mirror import MirrorError
 from mirror.config import LoggerConfig, Tracker, WandbMode
 from mirror.trackers import build_trackers, close_trackers
-from tests.test_run import go
+from tests.test_run import go, metrics
 
 wandb = pytest.importorskip("wandb")
 
@@ -88,6 +88,70 @@ def test_wandb_is_closed_after_a_failed_run(tiny_bert: Path, tmp_path: Path, mon
     assert len(offline_runs(tmp_path)) == 1
 
 
+MEASURED = ["eval=stsb", "logger.group=sweep", "logger.tags=[a,b]"]
+
+
+def test_wandb_has_everything(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """Flat settings, group, kind and tags, the history, all scores in the summary, both tables, the picture."""
+    go(tiny_bert, tmp_path / "run", "logger=wandb", f"eval.data_dir='{eval_dir}'", *MEASURED)
+    (log,) = offline_runs(tmp_path / "run")
+    content = records(log)
+    text = json.dumps(content)
+    found = metrics(tmp_path / "run")
+    for said in (
+        "loss.temperature",
+        "model.pooling",
+        '"sweep"',
+        '"train"',
+        "tuned/stsb-test/all",
+        "raw mean/stsb-dev/all",
+    ):
+        assert said in text, said
+    for name in ("augmented pairs", "scores", "cosines"):
+        assert f'"{name}._type"' in text, name  # in the history
+    assert f"{found['scores']['tuned']['stsb-test']['all']:.6f}"[:7] in text
+    media = [path.suffix for path in log.parent.rglob("media/**/*") if path.is_file()]
+    assert sorted(media) == [".json", ".json", ".png"]
+    tables = [json.loads(path.read_text(encoding="utf-8")) for path in log.parent.rglob("*.table.json")]
+    scores = next(table["data"] for table in tables if len(table["columns"]) == 4)
+    assert ["tuned", "stsb-test", "all", pytest.approx(found["scores"]["tuned"]["stsb-test"]["all"])] in scores
+
+
+def test_run_that_goes_on_keeps_its_wandb_id(tmp_path: Path) -> None:
+    ids = set()
+    for _ in range(2):
+        (logger,) = build_trackers(LoggerConfig([Tracker.wandb], mode=WandbMode.offline), tmp_path, {})[1:]
+        ids.add(logger.version)
+        close_trackers()
+    assert len(ids) == 1
+
+
+def test_several_at_once(tiny_bert: Path, eval_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard and MLflow get what W&B gets: settings, curve, scores, pairs and picture."""
+    mlflow = pytest.importorskip("mlflow")
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    trackers = "logger.trackers=[csv,tensorboard,mlflow]"
+    go(tiny_bert, tmp_path / "sweep" / "run", trackers, f"eval.data_dir='{eval_dir}'", *MEASURED)
+    score = metrics(tmp_path / "sweep" / "run")["scores"]["tuned"]["stsb-test"]["all"]
+
+    events = accumulator.EventAccumulator(str(tmp_path / "sweep" / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
+    assert [event.value for event in events.Scalars("tuned/stsb-test/all")] == [pytest.approx(score)]
+    assert "cosines" in events.Tags()["images"]
+    assert any("augmented pairs" in tag for tag in events.Tags()["tensors"])
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'sweep' / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("mirror").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["loss.temperature"] == "0.04"
+    assert run.data.metrics["tuned/stsb-test/all"] == pytest.approx(score)
+    assert (run.data.tags["group"], run.data.tags["job_type"], run.data.tags["a"]) == ("sweep", "train", "true")
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 3
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"augmented-pairs.md", "cosines.png"}
+
+
 @pytest.mark.parametrize(
     ("mode", "environment", "expected"),
     [
@@ -133,10 +197,11 @@ def test_wandb_mode(
     assert given["config"] == {"seed": 1}
 
 
-@pytest.mark.parametrize("tracker", [Tracker.wandb, Tracker.tensorboard])
+@pytest.mark.parametrize("tracker", [Tracker.wandb, Tracker.tensorboard, Tracker.mlflow])
 def test_package_that_is_not_installed(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard.{name}", False)
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", False)
     with pytest.raises(MirrorError, match=rf"pip install 'mirror-encoders\[{tracker.value}\]'"):
         build_trackers(LoggerConfig([tracker]), tmp_path, {})

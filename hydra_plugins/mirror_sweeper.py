@@ -1,0 +1,325 @@
+"""Hydra's sweeper for the sweeps of mirror: runs what is missing, whatever launcher runs it.
+
+Hydra takes plugins from the namespace ``hydra_plugins`` alone, and imports them at every start: nothing heavy here.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf, open_dict
+
+from mirror.compose import run_id
+from mirror.config import Strategy
+from mirror.errors import MirrorError
+from mirror.sweeps import progress, read_run, runs_in, usual_seconds
+
+log = logging.getLogger(__name__)
+
+QUIET = ("trainer.progress=false", "hydra.job_logging.root.handlers=[file]")
+"""For runs beside each other: what they say stands in their logs, and the terminal shows the sweep."""
+
+
+# Plain values, not a dataclass: a file under conf/sweep may name the other class, with settings of its own.
+_NODE = {"_target_": "hydra_plugins.mirror_sweeper.Grid", "max_batch_size": None, "params": None, "grids": None}
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=_NODE, provider="mirror")
+
+
+@dataclass
+class Job:
+    """A run that is to be: its overrides, its identity and its folder."""
+
+    overrides: list[str]
+    name: str
+    folder: Path
+
+    @property
+    def axes(self) -> str:
+        """What a person calls it."""
+        return " ".join(override for override in self.overrides if override not in QUIET)
+
+
+class Grid(BasicSweeper):
+    """Hydra's grid, which knows the runs that are finished.
+
+    Args:
+        max_batch_size: runs that are handed to the launcher together; None is all.
+        params: the axes.
+        grids: several grids, each with ``params`` too; a run that stands in two of them runs once.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        grids: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.grids = grids
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run what is missing of the grid.
+
+        Raises:
+            MirrorError: the grid is empty or too large, another sweep runs in the folder, or runs failed.
+        """
+        assert self.config is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        earlier = runs_in(folder)
+        jobs = self._jobs(arguments, usual_seconds(list(earlier.values())))
+        states = [earlier.get(job.name, {}).get("status") for job in jobs]
+        settled = {"finished"} if self.config.retry_failed else {"finished", "failed"}
+        missing = [job for job, state in zip(jobs, states, strict=True) if state not in settled]
+        log.info(
+            "%d runs in %s: %d finished already, %d failed earlier, %d to run",
+            len(jobs), folder, states.count("finished"), states.count("failed"), len(missing),
+        )  # fmt: skip
+        with _alone(folder):
+            broken = self._launch(missing)
+        self._report(jobs, folder, broken)
+
+    def _jobs(self, arguments: list[str], seconds: float | None) -> list[Job]:
+        """The runs of the sweep, each once."""
+        assert self.config is not None
+        grids = [
+            self._parse([*(f"{key}={value}" for key, value in axes.items()), *self._parse_config(), *arguments])
+            for axes in self.grids or [{}]
+        ]
+        count = sum(_size(grid) for grid in grids)
+        if count == 0:
+            raise MirrorError("The sweep has no runs: one of its axes is empty.")
+        if count > self.config.max_runs:
+            time = f" ({_duration(count * seconds)} at {seconds:.0f} s each, one after another)" if seconds else ""
+            raise MirrorError(f"The sweep has {count:,} runs{time}: if you mean it, add max_runs={count}.")
+        jobs: dict[str, Job] = {}
+        for grid in grids:
+            (combinations,) = self.split_arguments(grid, None)
+            for overrides in combinations:
+                job = self._job(overrides, len(jobs))
+                jobs.setdefault(job.name, job)
+        return list(jobs.values())
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        assert self.hydra_context is not None
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(overrides)
+
+    def _job(self, overrides: Sequence[str], number: int) -> Job:
+        """The run that these overrides make."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parallel = not isinstance(self.launcher, BasicLauncher)
+        quiet = [*QUIET, *overrides] if parallel else list(overrides)
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, quiet)
+        if config.trainer.strategy is not Strategy.auto:
+            name = config.trainer.strategy.value
+            raise MirrorError(
+                f"trainer={name} cannot run inside a sweep, since every process would start the sweep again: sweep "
+                "with trainer=gpu, or start one command for each run, as in "
+                f"for seed in 1 2 3; do python scripts/train.py trainer={name} seed=$seed; done"
+            )
+        with open_dict(config):
+            config.hydra.job.num = number
+        return Job(quiet, run_id(config), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
+
+    def _launch(self, jobs: Sequence[Job]) -> str | None:
+        """Run them; what broke the launcher, if something did."""
+        assert self.launcher is not None
+        assert self.config is not None
+        if not jobs:
+            return None
+        for job in jobs:  # what a killed or failed run has left would mix with what the new one leaves
+            if (read_run(job.folder) or {}).get("status") == "finished":
+                raise MirrorError(f"{job.folder} holds a finished run with other settings: choose hydra.sweep.dir=….")
+            shutil.rmtree(job.folder, ignore_errors=True)
+        OmegaConf.save(self.config, Path(self.config.hydra.sweep.dir) / "multirun.yaml")
+        size = self.max_batch_size or len(jobs)
+        with progress([job.folder for job in jobs], shown=not isinstance(self.launcher, BasicLauncher)):
+            for start in range(0, len(jobs), size):
+                batch = jobs[start : start + size]
+                try:
+                    self.launcher.launch([job.overrides for job in batch], initial_job_idx=start)
+                except Exception as error:  # a worker that was killed, a queue that refused
+                    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return None
+
+    def _report(self, jobs: Sequence[Job], folder: Path, broken: str | None) -> None:
+        """Say how the runs ended, from what they recorded.
+
+        Raises:
+            MirrorError: some did not finish.
+        """
+        ended = runs_in(folder)
+        unfinished = [job for job in jobs if ended.get(job.name, {}).get("status") != "finished"]
+        for job in unfinished:
+            run = ended.get(job.name)
+            reason = run.get("error", "it did not end") if run else "it did not begin"
+            log.info("not finished: %s (%s): %s", job.axes, job.folder, reason)
+        finished = len(jobs) - len(unfinished)
+        log.info("%d of %d runs finished; to compare them: python scripts/report.py %s", finished, len(jobs), folder)
+        if broken:
+            raise MirrorError(f"The launcher stopped ({broken}): start the sweep again, finished runs are kept.")
+        if unfinished:
+            raise MirrorError(
+                f"{len(unfinished)} of {len(jobs)} runs did not finish, as listed above: start the sweep again with "
+                "retry_failed=true."
+            )
+
+
+class Search(Grid):
+    """Optuna in place of a grid: each trial is a run like any other, asked for by Optuna and told to it.
+
+    The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
+    that is started with more ``trials`` adds to those it has.
+
+    Args:
+        trials: in all.
+        score: the test set whose headline score is to rise.
+        time: whether the training time is to fall, as a second objective.
+        seed: of the proposals.
+        max_batch_size: trials that are launched together: as many as run beside each other; None is one.
+        params: the axes, as ranges and choices.
+        grids: none in a search.
+    """
+
+    def __init__(
+        self,
+        trials: int = 20,
+        score: str = "stsb-dev",
+        time: bool = False,
+        seed: int = 42,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        grids: None = None,
+    ) -> None:
+        super().__init__(max_batch_size or 1, params)
+        self.trials, self.score, self.time, self.seed = trials, score, time, seed
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the trials that are missing.
+
+        Raises:
+            MirrorError: a setting is wrong, Optuna is not installed, the launcher broke, or a trial failed.
+        """
+        try:
+            import optuna
+            from optuna.study import StudyDirection
+        except ImportError:
+            raise MirrorError("A search needs the package optuna: pip install 'mirror-encoders[search]'.") from None
+        assert self.config is not None
+        overrides = {
+            override.get_key_element(): override for override in self._parse([*self._parse_config(), *arguments])
+        }
+        space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}
+        if not space or self.trials < 1:
+            raise MirrorError(
+                "A search needs an axis, as in optim.lr=interval(1e-4,1e-3), and hydra.sweeper.trials above 0."
+            )
+        fixed = [
+            f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
+        ]
+        folder = Path(self.config.hydra.sweep.dir)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with _alone(folder):
+            study = optuna.create_study(
+                storage=f"sqlite:///{folder.resolve() / 'search.db'}",
+                study_name=f"{self.score}{' and time' if self.time else ''}",
+                directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
+                load_if_exists=True,
+            )
+            # Another seed for those that are added: from the same one it would draw the same points again.
+            study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+            for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
+                study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+            complete = (optuna.trial.TrialState.COMPLETE,)
+            done = len(study.get_trials(states=complete))
+            log.info("%d trials in %s finished already, %d to run", done, folder, max(0, self.trials - done))
+            size, failed = self.max_batch_size or 1, 0
+            for start in range(done, self.trials, size):
+                asked = [study.ask(space) for _ in range(min(size, self.trials - start))]
+                jobs = [
+                    self._job([*fixed, *(f"{key}={value}" for key, value in trial.params.items())], trial.number)
+                    for trial in asked
+                ]
+                known = runs_in(folder)
+                missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") != "finished"}
+                broken = self._launch(list(missing.values()))
+                if broken:
+                    raise MirrorError(f"The launcher stopped ({broken}): start the search again, it goes on.")
+                ended = runs_in(folder)
+                for trial, job in zip(asked, jobs, strict=True):
+                    values = self._objectives(ended.get(job.name))
+                    study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
+                    failed += values is None
+                    log.info("trial %d: %s: %s", trial.number, job.axes, values or "failed")
+            best = study.best_trials
+        for chosen in best:
+            found = " ".join(f"{key}={value}" for key, value in chosen.params.items())
+            log.info("best: %s %s: %s", ", ".join(f"{value:.2f}" for value in chosen.values), study.study_name, found)
+        if failed:
+            raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
+
+    def _objectives(self, run: dict[str, Any] | None) -> list[float] | None:
+        """What a run is judged by; None where it failed."""
+        if run is None or run["status"] != "finished":
+            return None
+        sets = run["scores"].get("tuned", {})
+        if self.score not in sets:
+            known = ", ".join(sets) or "none, since eval=none"
+            raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")
+        return [next(iter(sets[self.score].values())), run["seconds"]["train"]][: 1 + self.time]
+
+
+def _distribution(axis: Override) -> Any:
+    """An axis as Optuna takes it."""
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    swept = axis.value()
+    if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
+        whole = "int" in swept.tags
+        kind = IntDistribution if whole else FloatDistribution
+        return kind(swept.start, swept.end, log="log" in swept.tags)  # type: ignore[arg-type]
+    if isinstance(swept, ChoiceSweep | RangeSweep):
+        return CategoricalDistribution(list(axis.sweep_string_iterator()))
+    raise MirrorError(f"{axis.input_line} is no range that a search can draw from: write choice(…) or interval(…).")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other sweeps out of a folder, which is made; a killed process keeps nobody out."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….") from None
+    except OSError as error:
+        raise MirrorError(f"hydra.sweep.dir={folder} cannot be written ({error.strerror}): choose another.") from error
+    with lock:
+        yield
+
+
+def _size(grid: Sequence[Override]) -> int:
+    """Combinations of the axes; an axis that is named again replaces the first."""
+    axes: dict[str, int] = {}
+    for override in grid:
+        swept = override.is_discrete_sweep() if override.is_sweep_override() else False
+        axes[override.get_key_element()] = len(list(override.sweep_string_iterator())) if swept else 1
+    return math.prod(axes.values())
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

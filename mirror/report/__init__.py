@@ -1,0 +1,69 @@
+"""One report over all runs of a sweep: tables, pictures, a page. Reads what the runs left, and nothing else."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from mirror.config import ReportConfig
+from mirror.errors import MirrorError
+from mirror.report.files import latex, markdown, runs_csv, table_csv
+from mirror.report.page import page, summary
+from mirror.report.runs import collect
+from mirror.report.table import compare
+
+log = logging.getLogger(__name__)
+
+
+def report(config: ReportConfig) -> Path:
+    """Write ``report.html``, ``table.csv``, ``table.md``, ``table.tex`` and ``runs.csv``; earlier ones are replaced.
+
+    With ``watch`` it writes them again and again, until it is stopped.
+
+    Returns:
+        The page.
+
+    Raises:
+        MirrorError: there is no run, the baseline is no row, a package is missing, or the folder cannot be written.
+    """
+    folders = [Path(folder).expanduser() for folder in config.runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise MirrorError(f"runs={folder} is no folder: give one that holds runs, such as outputs/train-sweep.")
+    target = Path(config.output).expanduser() if config.output else folders[0] / "report"
+    if not config.watch:
+        return _write(config, folders, target, every=None)
+    try:
+        while True:
+            _write(config, folders, target, every=config.every)
+            time.sleep(config.every)
+    except KeyboardInterrupt:
+        return _write(config, folders, target, every=None)  # a page that is left alone does not reload
+
+
+def _write(config: ReportConfig, folders: list[Path], target: Path, every: int | None) -> Path:
+    found = collect(folders)
+    if not found.runs:
+        left_out = f" ({found.problems[0]})" if found.problems else ""
+        raise MirrorError(f"runs={', '.join(map(str, folders))} holds no training run{left_out}: give a run's folder.")
+    comparisons = compare(found.runs, config.baseline)
+    title = config.title or ", ".join(folder.resolve().name for folder in folders)
+    texts = {
+        "runs.csv": runs_csv(found.runs),
+        "table.csv": table_csv(comparisons),
+        "table.md": markdown(comparisons),
+        "table.tex": latex(comparisons),
+        "report.html": page(found, comparisons, title, target, every),
+    }
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            partial = target / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, target / name)  # in one step: a browser never reads half a page
+    except OSError as error:
+        raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another folder.") from error
+    for problem in found.problems:
+        log.warning("%s", problem)
+    log.info("%s Report in %s", summary(found.runs), target / "report.html")
+    return target / "report.html"

@@ -1,0 +1,114 @@
+"""The tables as files: CSV for further work, Markdown and LaTeX to paste."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from mirror.report.runs import Run
+from mirror.report.table import Cell, Comparison, Row, shown, value, varying
+
+SEEN = "†"
+MARKS = (
+    "Mean ± sd over the seeds; best in bold; * differs from the baseline (p < 0.05, corrected for the number of rows); "
+    f"{SEEN} transductive: texts of the set were trained on, without their scores."
+)
+
+
+def figure(cell: Cell) -> str:
+    """A score as a table shows it."""
+    deviation = f" ± {cell.sd:.2f}" if cell.sd is not None else ""
+    return f"{cell.mean:.2f}{deviation}{'*' * cell.significant}{SEEN * cell.transductive}"
+
+
+def seeds(row: Row) -> str:
+    """How many seeds a row has, and whether it is the baseline."""
+    return f"{len(row.samples)}{' (baseline)' * row.baseline}"
+
+
+def runs_csv(runs: Sequence[Run]) -> str:
+    """Every run and seed in a line of its own."""
+    axes = varying(runs)
+    sets = list(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores))
+    lines: list[list[object]] = [[*axes, "seed", "status", "version", *sets, "loss", "seconds", "error", "folder"]]
+    for run in runs:
+        for sample in run.samples:
+            scores = [sample.scores.get(name, "") for name in sets]
+            settings = [value(run, axis) for axis in axes]
+            end = [sample.loss, run.seconds.get("total"), run.error, run.folder]
+            lines.append([*settings, sample.seed, run.status, run.version, *scores, *end])
+    return _csv(lines)
+
+
+def table_csv(comparisons: Sequence[Comparison]) -> str:
+    """Every row and score in a line of its own, averaged over seeds: long form, as plotting libraries take it."""
+    axes = list(dict.fromkeys(axis for comparison in comparisons for axis in comparison.axes))
+    lines: list[list[object]] = [["compared on", *axes, "score", "mean", "sd", "seeds", "p", "transductive"]]
+    for comparison in comparisons:
+        for row in comparison.rows:
+            settings = [row.settings.get(axis) for axis in axes]
+            for name, cell in row.cells.items():
+                figures = [cell.mean, cell.sd, len(cell.values), cell.p, cell.transductive]
+                lines.append([comparison.title, *settings, name, *figures])
+    return _csv(lines)
+
+
+def _csv(lines: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """A table for each comparison."""
+    parts = []
+    for comparison in comparisons:
+        head = [*comparison.axes, "seeds", *comparison.scores, "loss", "training, s"]
+        lines = [head, ["---"] * len(comparison.axes) + ["---:"] * (len(head) - len(comparison.axes))]
+        for row in comparison.rows:
+            cells = [_bold(row.cells.get(name), "**{}**") for name in comparison.scores]
+            lines.append(
+                [*map(shown, row.settings.values()), seeds(row), *cells, _number(row.loss, 4), _number(row.seconds, 1)]
+            )
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts.append(f"## {comparison.title}\n\n{body}\n")
+    return "\n".join([*parts, MARKS, ""])
+
+
+def latex(comparisons: Sequence[Comparison]) -> str:
+    """A booktabs tabular for each comparison; needs \\usepackage{booktabs}."""
+    parts = ["% \\usepackage{booktabs}", f"% {_escape(MARKS)}"]
+    for comparison in comparisons:
+        head = [*comparison.axes, "seeds", *comparison.scores]
+        lines = [" & ".join(map(_escape, head)) + r" \\", r"\midrule"]
+        for row in comparison.rows:
+            cells = [_bold(row.cells.get(name), r"\textbf{{{}}}", latex=True) for name in comparison.scores]
+            lines.append(
+                " & ".join([*(_escape(shown(item)) for item in row.settings.values()), seeds(row), *cells]) + r" \\"
+            )
+        columns = "l" * len(comparison.axes) + "r" * (len(head) - len(comparison.axes))
+        body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
+        parts.append(f"% {_escape(comparison.title)}\n{body}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _bold(cell: Cell | None, form: str, *, latex: bool = False) -> str:
+    if cell is None:
+        return "–" if not latex else "--"
+    text = figure(cell)
+    if latex:
+        text = text.replace(" ± ", r" $\pm$ ").replace(SEEN, r"\dag{}")
+    return form.format(text) if cell.best else text
+
+
+def _number(item: float | None, digits: int) -> str:
+    return f"{item:.{digits}f}" if item is not None else "–"
+
+
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$", "†": r"\dag{}",
+})  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    return text.translate(_LATEX)

@@ -1,0 +1,183 @@
+"""Finished and other runs as they lie on the disk: what each was asked for, and what it found."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from mirror.config import flat
+from mirror.evaluation.sts import AVERAGED
+from mirror.record import METRICS
+from mirror.sweeps import identity, read_run
+
+AVERAGE = "average"
+"""Heading of the mean over the seven STS sets."""
+LOG_CHARACTERS = 4000
+"""Of a run's log, from its end, that go into the page."""
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass
+class Sample:
+    """What one seed of a run found."""
+
+    seed: int
+    scores: dict[str, float]
+    """By set, the figure that the field quotes, × 100; and ``AVERAGE`` where the seven sets are there."""
+    loss: float | None
+    """At the end."""
+
+
+@dataclass
+class Run:
+    """One run."""
+
+    folder: Path
+    status: str
+    error: str | None
+    settings: dict[str, Any]
+    """Every setting by its full name."""
+    typed: dict[str, str]
+    """The settings as they were typed: overrides of the command line or of the sweep."""
+    choices: dict[str, str | None]
+    """The option of each group."""
+    samples: list[Sample]
+    raw: dict[str, dict[str, float]]
+    """Scores of the untouched model, by pooling and set."""
+    sets: dict[str, int]
+    """Size of each test set."""
+    transductive: frozenset[str]
+    """Sets with texts that were trained on."""
+    geometry: dict[str, float]
+    """Alignment and uniformity of the tuned encoder, where measured."""
+    cosines: dict[str, Any]
+    seconds: dict[str, float]
+    version: str
+    content: dict[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return self.folder.name
+
+    @property
+    def command(self) -> str:
+        """What repeats it, alone."""
+        if not self.typed:
+            return shlex.join(["python", *self.content.get("command", [])])
+        words = [f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress")]
+        return shlex.join(["python", "scripts/train.py", *words])
+
+    @property
+    def frame(self) -> tuple[str, tuple[tuple[str, int], ...]]:
+        """Runs are compared only within one version of mirror and on the same test sets."""
+        return self.version, tuple(self.sets.items())
+
+    def log(self) -> str:
+        """The end of its log."""
+        for path in sorted(self.folder.glob("*.log")):
+            return path.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+        return ""
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Steps and losses."""
+        import csv
+
+        try:
+            with (self.folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
+                return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row.get("loss")]
+        except (OSError, ValueError, KeyError):
+            return []
+
+
+@dataclass
+class Found:
+    """Everything under some folders."""
+
+    runs: list[Run]
+    problems: list[str]
+    """What was left out, and why; a sentence each."""
+
+
+def collect(folders: Sequence[Path]) -> Found:
+    """Read every run under the folders; what is no run of ours is named and left out."""
+    runs: list[Run] = []
+    problems: list[str] = []
+    seen: dict[tuple[str, Any], Path] = {}
+    for path in (path for folder in folders for path in sorted(folder.rglob(METRICS))):
+        content = read_run(path.parent)
+        if content is None:
+            problems.append(f"{path} is half-written or not of mirror: left out.")
+        elif not {"loss", "aug"} <= content["config"].keys():
+            problems.append(f"{path} is no training run: left out.")
+        else:
+            try:
+                run = _run(path.parent, content)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                problems.append(f"{path} cannot be read ({type(error).__name__}: {error}): left out.")
+                continue
+            first = seen.setdefault((identity(content["config"]), run.frame), run.folder)
+            if run.status == "finished" and first != run.folder and any(r.folder == first for r in runs):
+                problems.append(f"{run.folder} repeats {first}, setting for setting: counted once.")
+            else:
+                runs.append(run)
+    return Found(sorted(runs, key=lambda run: run.samples[0].seed), problems)
+
+
+def _run(folder: Path, content: dict[str, Any]) -> Run:
+    scores = content.get("scores") or {}
+    tuned = scores.get("tuned", {})
+    typed, choices = _asked(folder)
+    seed = int(content["config"].get("seed", 0))
+    if content.get("seeds"):
+        samples = [
+            Sample(int(number), _headlines(one.get("scores", {})), (one.get("loss") or {}).get("last"))
+            for number, one in content["seeds"].items()
+        ]
+    else:
+        samples = [Sample(seed, _headlines(tuned), (content.get("loss") or {}).get("last"))]
+    overlaps = (content.get("contamination") or {}).get("tuned", {})
+    return Run(
+        folder=folder,
+        status=content["status"],
+        error=content.get("error"),
+        settings={key: json.dumps(item) if isinstance(item, list) else item for key, item in flat(content["config"])},
+        typed=typed,
+        choices=choices,
+        samples=samples,
+        raw={column: _headlines(sets) for column, sets in scores.items() if column != "tuned"},
+        sets={name: int(score["pairs"]) for name, score in tuned.items()},
+        transductive=frozenset(n for n, found in overlaps.items() if found.get("exact", 0) + found.get("near", 0) > 0),
+        geometry=(content.get("geometry") or {}).get("tuned", {}),
+        cosines=content.get("cosines") or {},
+        seconds=content.get("seconds") or {},
+        version=str((content.get("versions") or {}).get("mirror", "?")),
+        content=content,
+    )
+
+
+def _headlines(sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The figure that is quoted of each set, the first one, and the average of the seven."""
+    values = {
+        name: float(score["all"] if "all" in score else next(value for key, value in score.items() if key != "pairs"))
+        for name, score in sets.items()
+    }
+    if set(AVERAGED) <= values.keys():
+        values[AVERAGE] = fmean(values[name] for name in AVERAGED)
+    return values
+
+
+def _asked(folder: Path) -> tuple[dict[str, str], dict[str, str | None]]:
+    """What Hydra keeps beside a run: the overrides and the options of the groups."""
+    try:
+        overrides = yaml.load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"), _YAML) or []
+        stored = yaml.load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"), _YAML)
+        choices = stored["hydra"]["runtime"]["choices"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return {}, {}
+    return {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in overrides)}, dict(choices)

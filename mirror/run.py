@@ -97,8 +97,8 @@ def train(
             if len(table.pairs) > MANY:
                 log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
             with record.phase("audit"):
-                key = (table.fingerprint, fingerprint(results.texts))
-                found = shared("audit", key, lambda: audit(table.pairs, sets, progress=config.trainer.progress))
+                both = (table.fingerprint, fingerprint(results.texts))
+                found = shared("audit", both, lambda: audit(table.pairs, sets, progress=config.trainer.progress))
                 results.overlaps[TUNED] = found
             log.info("\n%s", audit_table(results.overlaps[TUNED], "Test texts among the training texts"))
 

@@ -1,3 +1,5 @@
+import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -64,3 +66,23 @@ def test_the_wheel_carries_configuration_and_model(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"mirror/conf/train.yaml", "mirror/models/mini/model.safetensors", "mirror/models/mini/README.md"} <= names
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path) -> None:
+    """Offline, from another folder, with nothing but the package: tuning helps to find a function's description."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    for script, *words in (
+        ["train", "experiment=demo", "trainer.progress=false"],
+        ["search", "how do I sort a dictionary by value"],
+    ):
+        line = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *words]
+        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "train").iterdir()
+    content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert content["data"]["kept"] == 10_000
+    found = {column: sets["pydocs"] for column, sets in content["scores"].items()}
+    for figure in ("mrr", "recall@1", "recall@10"):
+        assert found["tuned"][figure] > max(found[column][figure] for column in found if column != "tuned")
+    assert (run / "cosines.png").exists()

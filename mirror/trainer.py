@@ -47,7 +47,16 @@ def _sharing(config: TrainerConfig) -> ModelParallelStrategy:
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar without the logger's version."""
+    """Lightning's bar without the logger's version, and with its end also where a run goes on."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of a run that goes on, Lightning sets neither the total nor the steps that the rate leaves out."""
+        super().on_train_start(trainer, pl_module)
+        self.train_progress_bar.reset(int(self.total_train_batches))
+        self.train_progress_bar.initial = trainer.global_step
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """All epochs are one to Lightning: nothing begins anew."""
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         """What stands at the end of the bar."""

@@ -182,6 +182,16 @@ def test_time_of_a_killed_run_counts(options: list[str], tmp_path: Path, monkeyp
     assert metrics(folder)["earlier_seconds"] == pytest.approx(100, abs=0.1)
 
 
+def test_bar_of_a_run_that_goes_on(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = stopped(options, tmp_path / "stopped", 7, monkeypatch)
+    go_on(folder, "trainer.progress=true")
+    shown = capfd.readouterr().out
+    assert "8/12 [" in shown
+    assert "12/12 [" in shown
+
+
 def test_best_weights_survive(
     options: list[str], eval_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.evaluation                      # everything: hours on two cores
     python -m benchmarks.evaluation --only audit ruler   # minutes
-    python -m benchmarks.evaluation --model /some/folder --seeds 3 --recipes defaults drophead
+    python -m benchmarks.evaluation --model wiki-mini-draft --seeds 3 --recipes defaults drophead
 
 - ``audit``: the authors' sentences against every set, exactly and nearly.
 - ``ruler``: all-MiniLM-L6-v2 (a supervised model, to check the harness) beside its published figures, with intervals.
@@ -26,7 +26,6 @@ import torch
 
 from benchmarks.measure import (
     DATA,
-    DRAFT,
     RESULTS,
     ROOT,
     SENTENCES,
@@ -36,7 +35,8 @@ from benchmarks.measure import (
     seconds,
     store,
 )
-from benchmarks.recipes import WORDS
+from benchmarks.recipes import MODELS, WORDS
+from mirror.compose import compose
 from mirror.config import DataConfig, EvalConfig
 from mirror.encoder import MirrorEncoder
 from mirror.evaluation import load_sets
@@ -59,7 +59,7 @@ RECIPES = {
     "official": [*SENTENCE, "experiment=official"],
     "words": ["task=word", f"data.path={WORDS}"],
 }
-"""Settings beside ``model=bert_mini``."""
+"""Settings beside the model's own."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
-    parser.add_argument("--model", type=Path, default=DRAFT, help="the masked language model to tune")
+    parser.add_argument("--model", choices=MODELS, default="mini", help="the one in this package, or a draft beside it")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--eval", default="all", help="group of sets for the recipes")
@@ -138,15 +138,15 @@ def recipes_section(arguments: argparse.Namespace) -> Section:
             columns[label] = cells
     sets = list(dict.fromkeys(key for cells in columns.values() for key in cells))
     table = [["", *columns], *([key, *(cells.get(key, "") for cells in columns.values())] for key in sets)]
-    return {"model": arguments.model.name, "runs": runs}, [table]
+    return {"model": arguments.model, "runs": runs}, [table]
 
 
 def _run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    folder = arguments.folder / name.replace(", ", "-").replace(" ", "-")
+    folder = arguments.folder / arguments.model / name.replace(", ", "-").replace(" ", "-")
     metrics = folder / "metrics.json"
     if not metrics.exists():
         command = [
-            sys.executable, str(ROOT / "scripts" / "train.py"), "model=bert_mini", f"model.path={arguments.model}",
+            sys.executable, str(ROOT / "scripts" / "train.py"), *MODELS[arguments.model],
             f"eval.data_dir={DATA}", f"seeds={arguments.seeds}", *RECIPES[name], f"eval={arguments.eval}",
             *arguments.set, f"hydra.run.dir={folder}",
         ]  # fmt: skip
@@ -185,7 +185,8 @@ def speed_section(arguments: argparse.Namespace) -> Section:
     """The whole suite once, and encoding alone beside sentence-transformers, on the same weights and texts."""
     from sentence_transformers import SentenceTransformer
 
-    encoder = MirrorEncoder.load(arguments.model, "mean").to(DEVICE)
+    path = compose("train", MODELS[arguments.model]).model.path
+    encoder = MirrorEncoder.load(path, "mean").to(DEVICE)
     results = Results(load_sets(AVERAGED, str(DATA)), EvalConfig())
 
     def suite() -> dict[str, Any]:

@@ -31,6 +31,7 @@ RECIPES = {
 }
 """Settings beside the model's own, whose file has the pooling, rate and temperature that the search found."""
 MODELS = {"mini": ["model=mini"], "wiki-mini-draft": ["model=bert_mini", f"model.path={DRAFT}"]}
+"""The one in this package, and a draft beside it."""
 _POOLED = {
     "cls": ("5e-4", "1e-3", "2e-3"),
     "mean": ("3e-4", "5e-4", "1e-3", "2e-3"),

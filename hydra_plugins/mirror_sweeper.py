@@ -74,6 +74,8 @@ class Grid(BasicSweeper):
             MirrorError: the grid is empty or too large, another sweep runs in the folder, or runs failed.
         """
         assert self.config is not None
+        if self.config.resume:
+            raise MirrorError(f"resume={self.config.resume} goes on with one run and cannot be swept: leave out -m.")
         folder = Path(self.config.hydra.sweep.dir)
         earlier = runs_in(folder)
         jobs = self._jobs(arguments, usual_seconds(list(earlier.values())))

@@ -19,7 +19,7 @@ from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, regis
 from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.errors import MirrorError
 from mirror.record import METRICS, record_failure
-from mirror.sharing import start_sharing
+from mirror.sharing import start_sharing, stop_sharing
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,10 @@ def train() -> None:
         given, started = started, None  # only the first run of a sweep begins with the command
         train(config, Path(hydra_config.runtime.output_dir), started=given)
 
-    _start("train", run)
+    try:
+        _start("train", run)
+    finally:
+        stop_sharing()
 
 
 def evaluate() -> None:

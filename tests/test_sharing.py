@@ -70,7 +70,13 @@ def runs(model: Path, eval_dir: Path, folder: Path) -> list[dict[str, Any]]:
     for number, overrides in enumerate(variants):
         target = folder / str(number)
         target.mkdir()
-        settings = ["eval=stsb", f"eval.data_dir='{eval_dir}'", f"data.path='{texts}'", *overrides]
+        settings = [
+            "eval=stsb",
+            "eval.geometry_every=0",
+            f"eval.data_dir='{eval_dir}'",
+            f"data.path='{texts}'",
+            *overrides,
+        ]
         encoder = train(small(model, *settings), target)
         content = metrics(target)
         same = {key: content[key] for key in ("scores", "loss", "data")}

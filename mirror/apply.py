@@ -9,12 +9,12 @@ import torch
 
 from mirror.config import EncodeConfig, EvaluateConfig, Pooling, plain
 from mirror.encoder import MirrorEncoder
+from mirror.error_analysis import check_plotly, show_errors
 from mirror.errors import MirrorError
 from mirror.evaluation import load_sets
 from mirror.evaluation.certainty import Comparison
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
-from mirror.page import check_plotly, show_errors
 from mirror.record import RunRecord, read_record
 from mirror.results import Results
 from mirror.summary import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table

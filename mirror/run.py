@@ -17,12 +17,12 @@ from mirror.card import model_card
 from mirror.compose import CONF, compose, quoted
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
+from mirror.error_analysis import check_plotly, show_errors
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation import Score, TestSet, load_sets, texts_of
 from mirror.evaluation.contamination import audit, known_texts
 from mirror.fit import fit
 from mirror.hardware import choose_hardware, is_chief
-from mirror.page import check_plotly, show_errors
 from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
 from mirror.record import RunRecord
 from mirror.results import Results, plain_scores

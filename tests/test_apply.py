@@ -63,6 +63,7 @@ def test_side_by_side(
     same = [found for found in comparisons if found["encoder"] == "bert mean"]
     assert all(abs(found["difference"]) < 1 for found in same)  # the very same model
     assert "Side by side" in caplog.text
+    assert "first mean: not known whether it was trained on texts of stsb-dev, stsb-test" in caplog.text
     assert "Differences from first mean" in caplog.text
     assert content["columns"]["second max"] == str(encoders[1])  # type: ignore[index]
 

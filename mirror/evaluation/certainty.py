@@ -13,6 +13,8 @@ from mirror.evaluation.sts import AVERAGED
 
 LEVEL = 0.95
 """Of every interval."""
+FEWEST = 10
+"""Pairs or queries below which resamples say nothing: any two pairs have a correlation of 1 or −1."""
 AVERAGE = "average of 7"
 """The mean of the seven STS sets, beside the names of the sets."""
 
@@ -54,14 +56,15 @@ class Comparison:
 def distributions(columns: Columns, count: int) -> dict[str, dict[str, Floats]]:
     """Every score on ``count`` bootstrap resamples of its set, and the average of the seven STS sets.
 
-    The scores of several seeds are averaged on each resample. Resamples on which a tiny set has no score are nan.
+    Sets of fewer than ``FEWEST`` items are left out. The scores of several seeds are averaged on each resample.
+    Resamples on which a small set has no score are nan.
     """
     found: dict[str, dict[str, Floats]] = {}
     for column, scores in columns.items():
         found[column] = {
             name: 100 * np.mean([resample(i, score.statistic, count, name) for i in score.items], axis=0)
             for name, score in scores.items()
-            if score.items
+            if score.items and len(score.items[0]) >= FEWEST
         }
         if all(name in found[column] for name in AVERAGED):
             found[column][AVERAGE] = np.mean([found[column][name] for name in AVERAGED], axis=0)

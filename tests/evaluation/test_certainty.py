@@ -133,6 +133,12 @@ def test_average_of_the_seven_is_resampled_by_set() -> None:
     assert found[AVERAGE].std() == pytest.approx(expected, rel=0.15)
 
 
+def test_a_handful_of_pairs_has_no_interval() -> None:
+    """Any two pairs have a correlation of 1 or −1, and so on every resample."""
+    assert distributions({"a": {"set": correlation(items_of(9))}}, 100) == {"a": {}}
+    assert distributions({"a": {"set": correlation(items_of(10))}}, 100)["a"].keys() == {"set"}
+
+
 def test_seeds() -> None:
     scores = [correlation(items_of(60, noise)) for noise in (0.5, 1.0, 2.0)]
     one = over_seeds(scores)

@@ -99,6 +99,13 @@ def test_what_is_read(folder: Path) -> None:
     assert lexicon.pairs() == [("dog", "Hund"), ("cat", "Katze"), ("cat", "Kater")]
 
 
+def test_file_of_a_spreadsheet(tmp_path: Path) -> None:
+    """Such programs write a mark before the header."""
+    (tmp_path / "own.tsv").write_text(FILES["sts/own"], encoding="utf-8-sig")
+    (test,) = load_sets([str(tmp_path / "own.tsv")], None)
+    assert test.pairs() == [("a", "b"), ("c", "d")]
+
+
 def test_dictionary_of_the_users(folder: Path) -> None:
     (folder / "mine.tsv").write_text("concept_ids\tnames\nD3\tchill\n", encoding="utf-8")
     (linked,) = load_sets(["linking/own"], str(folder), str(folder / "mine.tsv"))
@@ -109,7 +116,8 @@ def test_dictionary_of_the_users(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("sts/x", "a\tb\n1\t2\n", "has the columns a, b, which make no set; it needs score, sentence1, sentence2;"),
-        ("sts/x", "", "which make no set"),
+        ("sts/x", "", "is empty: its first line must name its columns"),
+        ("sts/x", "score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\te\n", "line 3 has more cells than the header"),
         ("ranking/x", "sentence1\tsentence2\tlabel\na\tb\t2\nc\td\t0\n", "label that is neither 0 nor 1"),
         ("ranking/x", "sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t1\n", "with the label 0"),
         ("ranking/x", "sentence1\tsentence2\tlabel\na\tb\tyes\n", "line 2: label is 'yes', not a number"),

@@ -98,6 +98,14 @@ def test_vectors_that_are_all_the_same() -> None:
         pairs.score(lambda texts: np.ones((len(texts), 2), dtype=np.float32))
 
 
+def test_similarities_that_differ_by_rounding_alone() -> None:
+    """Pairs of equal texts: their cosines are 1 but for the last bit, whose order means nothing."""
+    vectors = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    texts = [f"text {i}" for i in range(9)]
+    with pytest.raises(MirrorError, match="gives every pair the same similarity"):
+        PairSet("made-up", texts, texts, np.array(GOLD), PARTS).score(lambda asked: vectors[: len(asked)])
+
+
 def test_all_gold_scores_equal() -> None:
     with pytest.raises(MirrorError, match="gives every pair the same score"):
         PairSet("made-up", ["a", "b"], ["c", "d"], np.array([1.0, 1.0]), ["x", "x"])

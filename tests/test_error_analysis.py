@@ -30,11 +30,11 @@ def test_page_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: 
     for said in ("raw cls", "tuned", "guitar", "Largest residuals of tuned", "gold score"):
         assert said in own
     plots = json.loads(html[html.index('id="plots">') + len('id="plots">') : html.index("</script>")])
-    assert [plot["title"].split(":")[0] for plot in plots] == ["raw mean", "tuned", "Residuals"]
+    assert [plot["title"].split(":")[0] for plot in plots] == ["raw cls", "tuned", "Residuals"]
     assert [len(plot["traces"][0]["x"]) for plot in plots[:2]] == [10, 10]
     assert [sum(bars["y"]) for bars in plots[2]["traces"]] == [10, 10]
     scores = metrics(tmp_path / "run")["scores"]
-    assert plots[1]["title"] == f"tuned: {scores['tuned']['stsb-dev']['all']:.2f}"
+    assert plots[1]["title"] == f"tuned: {scores['tuned']['stsb-dev']['all']:.2f}†"
     assert "stsb-dev: largest residuals of tuned" in caplog.text
     assert "Nearest neighbours" in caplog.text
     assert "[bold]" in caplog.text

@@ -127,7 +127,14 @@ def encode(config: EncodeConfig) -> None:
     if not target.parent.is_dir():
         raise MirrorError(f"output={target}: the folder {target.parent} does not exist, make it first.")
     lines = read_lines(config.input, "input")
-    vectors = _load(config.encoder, config).encode(lines, progress=True)
+    encoder = _load(config.encoder, config)
+    if encoder.saved_pooling is None and config.pooling is None:
+        log.warning(
+            "%s does not say how it is pooled, and the vectors depend on it: pooled by %s; choose with pooling=.",
+            encoder.name,
+            encoder.pooling.value,
+        )
+    vectors = encoder.encode(lines, progress=True)
     partial = target.with_name(target.name + ".partial")
     try:
         with partial.open("wb") as file:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mirror import MirrorEncoder, MirrorError
-from mirror.apply import evaluate
+from mirror.apply import encode, evaluate
 from mirror.compose import compose
 from mirror.config import EvaluateConfig
 from mirror.evaluation import load_sets
@@ -95,3 +95,16 @@ def test_a_model_by_both_poolings_and_the_average(tiny_bert: Path, eval_dir: Pat
     assert [*content["scores"]] == ["cls", "mean"]
     assert content["certainty"]["cls"][AVERAGE]["interval"] == list(results.intervals("cls")[AVERAGE] or ())
     assert {found["set"] for found in content["comparisons"]} == {*AVERAGED, AVERAGE}
+
+
+def test_vectors_of_a_model_without_a_pooling_come_with_a_warning(
+    encoders: tuple[Path, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lines.txt").write_text("A man looks at a guitar.\n", encoding="utf-8")
+    plain, saved = encoders[2], encoders[1]
+    cases = [(plain, "pooling=null", True), (plain, "pooling=mean", False), (saved, "pooling=null", False)]
+    for number, (path, override, warned) in enumerate(cases):
+        caplog.clear()
+        files = [f"input='{tmp_path / 'lines.txt'}'", f"output='{tmp_path / str(number)}.npy'"]
+        encode(compose("encode", [f"encoder='{path}'", *files, override]))
+        assert ("does not say how it is pooled" in caplog.text) == warned

@@ -9,13 +9,13 @@ import torch
 
 from mirror.config import EncodeConfig, EvaluateConfig, Pooling, plain
 from mirror.encoder import MirrorEncoder
+from mirror.error_analysis import check_plotly, show_errors
 from mirror.errors import MirrorError
 from mirror.evaluation import load_sets
 from mirror.evaluation.certainty import Comparison
-from mirror.evaluation.contamination import Overlap
+from mirror.evaluation.contamination import read_audit
 from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
-from mirror.page import check_plotly, show_errors
-from mirror.record import RunRecord, read_record
+from mirror.record import RunRecord
 from mirror.results import Results
 from mirror.summary import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
 from mirror.texts import read_lines
@@ -43,7 +43,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
         for path in config.encoders:
             with record.phase("load"):
                 encoder = _load(path, config)
-                overlaps = _overlaps_of(Path(path), results)
+                overlaps = read_audit(Path(path), sets)
             with record.phase("evaluate"):
                 poolings = _poolings(encoder, config)
                 vectors = encoder.encode_by(results.texts, poolings, progress=True)
@@ -92,13 +92,6 @@ def _short(path: str, config: EvaluateConfig) -> str:
     return own[0] if own and names.count(own) == 1 else path
 
 
-def _overlaps_of(path: Path, results: Results) -> dict[str, Overlap]:
-    """What the run that made an encoder found of these sets in its training texts; nothing where it is not known."""
-    record = read_record(path)
-    audited = record.get("contamination", {}).get("tuned", {})
-    return {test.name: Overlap(**audited[test.name]) for test in results.sets if test.name in audited}
-
-
 def _report(results: Results, paths: dict[str, str], comparisons: list[Comparison]) -> None:
     scores = results.scores
     unit = "× 100 (Spearman, all pairs of a set ranked together, unless named)"
@@ -107,15 +100,19 @@ def _report(results: Results, paths: dict[str, str], comparisons: list[Compariso
         title = f"Side by side, {unit}; marks: against {first}"
         log.info("\n%s", score_table(scores, title, gain=False, comparisons=comparisons, overlaps=results.overlaps))
         if comparisons:
-            log.info("\n%s", difference_table(comparisons, f"Differences from {first}"))
+            log.info("\n%s", difference_table(comparisons, f"Differences from {first}", results.overlaps))
     for column, found in scores.items():
         pooling = f", {column} pooling" if len(set(paths.values())) == 1 else ""
         title = f"{paths[column] if pooling else column}{pooling}, × 100 (Spearman, unless named)"
         log.info("\n%s", protocol_table(found, title, results.intervals(column), results.overlaps.get(column)))
-    if parts := part_table(scores, "By part, × 100"):
+    if parts := part_table(scores, "By part, × 100 (by the headline protocol of each set)", results.overlaps):
         log.info("\n%s", parts)
     if results.geometry:
         log.info("\n%s", geometry_table(results.geometry, "Geometry of the space"))
+    for column in scores:
+        unknown = [test.name for test in results.sets if test.name not in results.overlaps[column]]
+        if unknown:
+            log.info("%s: not known whether it was trained on texts of %s", column, ", ".join(unknown))
 
 
 def encode(config: EncodeConfig) -> None:
@@ -130,7 +127,14 @@ def encode(config: EncodeConfig) -> None:
     if not target.parent.is_dir():
         raise MirrorError(f"output={target}: the folder {target.parent} does not exist, make it first.")
     lines = read_lines(config.input, "input")
-    vectors = _load(config.encoder, config).encode(lines, progress=True)
+    encoder = _load(config.encoder, config)
+    if encoder.saved_pooling is None and config.pooling is None:
+        log.warning(
+            "%s does not say how it is pooled, and the vectors depend on it: pooled by %s; choose with pooling=.",
+            encoder.name,
+            encoder.pooling.value,
+        )
+    vectors = encoder.encode(lines, progress=True)
     partial = target.with_name(target.name + ".partial")
     try:
         with partial.open("wb") as file:

@@ -5,8 +5,9 @@ One class for training, evaluation and users, so that what is measured is what w
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -251,12 +252,12 @@ class MirrorEncoder(nn.Module):
         cosines: NDArray[np.float32] = (unit(a) @ unit(b).T).numpy()
         return cosines
 
-    def save(self, folder: str | Path, card: str | None = None) -> None:
+    def save(self, folder: str | Path, beside: Mapping[str, str] = MappingProxyType({})) -> None:
         """Write the encoder to a new folder that transformers and sentence-transformers load.
 
         Args:
             folder: must not exist; it appears only when it is complete.
-            card: text of the model card.
+            beside: further files by name, such as the model card in ``README.md``.
 
         Raises:
             MirrorError: the folder exists or cannot be written; nothing is left behind.
@@ -281,8 +282,8 @@ class MirrorEncoder(nn.Module):
                 layers=self.backbone.config.num_hidden_layers,
                 cls_last=self._cls_last(),
             )
-            if card is not None:
-                (partial / "README.md").write_text(card, encoding="utf-8")
+            for name, content in beside.items():
+                (partial / name).write_text(content, encoding="utf-8")
 
         write_whole(Path(folder), write)
 

@@ -107,17 +107,6 @@ class RunRecord:
         os.replace(partial, self.path)
 
 
-def read_record(encoder: Path) -> dict[str, Any]:
-    """The record of the run that saved this encoder; empty where the folder was taken elsewhere."""
-    for folder in (encoder.parent, encoder.parent.parent):  # the further seeds lie one folder deeper
-        try:
-            content = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return content if isinstance(content, dict) and encoder.name == "encoder" else {}
-    return {}
-
-
 def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> None:
     """Leave the reason of a run that failed before it had a record; what is there already stays."""
     if not (folder / METRICS).exists():

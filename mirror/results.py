@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.config import EvalConfig
+from mirror.errors import MirrorError
 from mirror.evaluation import Score, TestSet, score_vectors, texts_of
 from mirror.evaluation.certainty import Comparison, Interval, compare, distributions, interval, seed_interval
 from mirror.evaluation.contamination import Overlap
@@ -26,6 +27,8 @@ class SetErrors:
     """By column, of each pair."""
     kinds: list[Kind]
     worst: list[WorstPair]
+    seen: set[str]
+    """The columns that were trained on texts of the set."""
 
 
 @dataclass
@@ -71,7 +74,10 @@ class Results:
             MirrorError: vectors are zero or not finite, or no correlation exists.
         """
         by_text = dict(zip(self.texts, vectors, strict=True))
-        scores = score_vectors(by_text, self.sets)
+        try:
+            scores = score_vectors(by_text, self.sets)
+        except MirrorError as error:
+            raise MirrorError(f"{column}: {error}") from error
         self.seeds.setdefault(column, []).append(scores)
         self.cosines[column] = histograms(by_text, self.sets)
         if self.sample:
@@ -112,8 +118,14 @@ class Results:
         for test in self.sets:
             if isinstance(test, PairSet):
                 similarities = {column: self.seeds[column][-1][test.name].items[0][:, 0] for column in columns}
-                found[test.name] = SetErrors(test, similarities, kinds(test, similarities), worst(test, similarities))
+                seen = {column for column in columns if self._transductive(column, test.name)}
+                kinds_of, worst_of = kinds(test, similarities), worst(test, similarities)
+                found[test.name] = SetErrors(test, similarities, kinds_of, worst_of, seen)
         return Errors(found, {column: self.neighbours[column] for column in columns if column in self.neighbours})
+
+    def _transductive(self, column: str, name: str) -> bool:
+        overlap = self.overlaps.get(column, {}).get(name)
+        return overlap is not None and overlap.transductive
 
     def plain(self) -> dict[str, Any]:
         """What ``metrics.json`` keeps; see ``mirror.record``."""

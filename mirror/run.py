@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -17,12 +17,13 @@ from mirror.card import model_card
 from mirror.compose import CONF, compose, quoted
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
+from mirror.error_analysis import check_plotly, show_errors
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation import Score, TestSet, load_sets, texts_of
-from mirror.evaluation.contamination import audit, known_texts
+from mirror.evaluation.certainty import Comparison, Interval
+from mirror.evaluation.contamination import AUDIT, audit, dump_audit, known_texts
 from mirror.fit import fit
-from mirror.hardware import choose_hardware, is_chief
-from mirror.page import check_plotly, show_errors
+from mirror.hardware import Hardware, choose_hardware, is_chief
 from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
 from mirror.record import RunRecord
 from mirror.results import Results, plain_scores
@@ -80,50 +81,13 @@ def train(
         if interrupted:
             interrupted.note(record)
 
-        with record.phase("read"):
-            sets, validation = _sets(config, needed=chief or config.data.exclude_tests)
-            excluded = known_texts(sets) if config.data.exclude_tests else None
-            if texts is None:
-                key = (repr(config.data), config.seed, excluded and fingerprint(texts_of(sets)))
-                table = shared("texts", key, lambda: read_texts(config.data, config.seed, excluded))
-            else:
-                source = "texts given to mirror_tune"
-                table = choose(in_memory(texts), config.data, config.seed, source, excluded)
+        table, sets, validation = _read(config, texts, record)
         note_texts(record, table.fingerprint, config.data.path, interrupted)
-        record["data"] = table.counts()
-        _report_texts(table, config)
         results = Results(sets if chief else [], config.eval)
-        if results.sets and config.eval.audit:
-            if len(table.pairs) > MANY:
-                log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
-            with record.phase("audit"):
-                both = (table.fingerprint, fingerprint(results.texts))
-                found = shared("audit", both, lambda: audit(table.pairs, sets, progress=config.trainer.progress))
-                results.overlaps[TUNED] = found
-            log.info("\n%s", audit_table(results.overlaps[TUNED], "Test texts among the training texts"))
-
-        with record.phase("load"):
-            pl.seed_everything(config.seed, workers=True, verbose=False)
-            encoder = MirrorEncoder.load(
-                config.model.path, config.model.pooling, max_tokens=config.model.max_tokens, setting="model.path"
-            )
-            _prepare(encoder, config)
-            if chief:
-                encoder.to(hardware.device)
-
-        if results.sets:
-            with record.phase("evaluate"):
-                _measure_raw(encoder, results, config)
-                record.content.update(results.plain())
-
-        if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
-            encoder.pad_to = encoder.max_tokens = config.batch.max_tokens
-        with record.phase("tokenise"):
-            data = MirrorData(table, encoder, config.aug, config.batch, config.seed, validation)
-        if chief:
-            view_check = check_views(data.pairs, encoder, config.aug)
-            record["views"] = view_check.plain()
-            log.info("%s", view_check)
+        _audit(table, results, record, config)
+        encoder = _load(config, hardware, record)
+        _measure_raw(encoder, results, record, config)
+        data = _mirror(table, encoder, validation, record, config)
 
         before = results.scores
         untouched = copy.deepcopy(encoder.backbone.state_dict()) if config.seeds > 1 else None
@@ -131,40 +95,32 @@ def train(
         for number, seed in enumerate(reversed(range(config.seed, config.seed + config.seeds))):
             seeded = dataclasses.replace(config, seed=seed, seeds=1)
             place = folder if seed == config.seed else folder / f"seed-{seed}"
-            data.pairs.reseed(seed)
             if config.seeds > 1:
                 log.info("seed %d (%d of %d)", seed, number + 1, config.seeds)
             if number > 0 and untouched is not None:
                 encoder.backbone.load_state_dict(untouched)
                 _prepare(encoder, seeded)
+            data.pairs.reseed(seed)
             with record.phase("train"):
                 watch = _watch(encoder, results, record, config)
                 steps = fit(seeded, encoder, data, place, hardware, record, interrupted, watch)
             if not chief:
                 return encoder
             record["steps"] = steps
-            after: dict[str, Score] = {}
-            if sets:
-                with record.phase("evaluate"):
-                    log.info("measuring the tuned encoder …")
-                    after = results.add(TUNED, encoder.encode(results.texts, progress=config.trainer.progress))
-                    record.content.update(results.plain())
-            own = {**record.content.get("scores", {}), TUNED: plain_scores(after)}
+            after = _measure_tuned(encoder, results, record, config)
+            own = {**record.content["scores"], TUNED: plain_scores(after)}
             if config.seeds > 1:
                 one = {"steps": steps, "loss": record.content["loss"], "scores": own[TUNED]}
                 record.content.setdefault("seeds", {})[str(seed)] = one
                 record.write()
             with record.phase("save"):
+                overlaps = results.overlaps.get(TUNED, {})
+                card = model_card(seeded, table, before, after, steps, overlaps)
+                encoder.cpu().save(place / "encoder", {"README.md": card, AUDIT: dump_audit(overlaps)})
                 _draw(results.cosines, seeded, place)
-                encoder.cpu()
-                card = model_card(seeded, table, before, after, steps, results.overlaps.get(TUNED, {}))
-                encoder.save(place / "encoder", card)
                 shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
             log_results({**record.content, "scores": own}, place / PICTURE)
 
-        with record.phase("save"):
-            if "geometry_curve" in record.content:
-                draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
         _report(config, results, record, folder)
         log.info("encoder saved in %s", folder / "encoder")
     return encoder
@@ -200,11 +156,49 @@ def mirror_tune(
         return train(config, Path(scratch), texts)
 
 
-def _report_texts(table: TextTable, config: TrainConfig) -> None:
+def _read(
+    config: TrainConfig, given: Sequence[str] | Sequence[Pair] | None, record: RunRecord
+) -> tuple[TextTable, list[TestSet], TestSet | None]:
+    """The texts to train on, the sets to measure on, and the one to watch."""
+    with record.phase("read"):
+        sets, validation = _sets(config, needed=is_chief() or config.data.exclude_tests)
+        excluded = known_texts(sets) if config.data.exclude_tests else None
+        if given is None:
+            key = (repr(config.data), config.seed, excluded and fingerprint(texts_of(sets)))
+            table = shared("texts", key, lambda: read_texts(config.data, config.seed, excluded))
+        else:
+            source = "texts given to mirror_tune"
+            table = choose(in_memory(given), config.data, config.seed, source, excluded)
+    record["data"] = table.counts()
     if config.data.size is not None and len(table.pairs) < config.data.size:
         log.warning("Fewer texts than data.size=%d, all are used: %s", config.data.size, table)
     else:
         log.info("texts: %s", table)
+    return table, sets, validation
+
+
+def _audit(table: TextTable, results: Results, record: RunRecord, config: TrainConfig) -> None:
+    """Look for the sets' texts among the training texts."""
+    if not results.sets or not config.eval.audit:
+        return
+    if len(table.pairs) > MANY:
+        log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
+    with record.phase("audit"):
+        both = (table.fingerprint, fingerprint(results.texts))
+        found = shared("audit", both, lambda: audit(table.pairs, results.sets, progress=config.trainer.progress))
+    results.overlaps[TUNED] = found
+    log.info("\n%s", audit_table(found, "Test texts among the training texts"))
+
+
+def _load(config: TrainConfig, hardware: Hardware, record: RunRecord) -> MirrorEncoder:
+    """The untouched model, ready to be trained."""
+    with record.phase("load"):
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        encoder = MirrorEncoder.load(
+            config.model.path, config.model.pooling, max_tokens=config.model.max_tokens, setting="model.path"
+        )
+        _prepare(encoder, config)
+        return encoder.to(hardware.device) if is_chief() else encoder
 
 
 def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
@@ -247,17 +241,50 @@ def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet 
         return [], validation
 
 
-def _measure_raw(encoder: MirrorEncoder, results: Results, config: TrainConfig) -> None:
+def _measure_raw(encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig) -> None:
     """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
-    poolings = list(dict.fromkeys(config.eval.raw))
-    if not poolings:
+    if not results.sets:
         return
-    log.info("measuring the model as it is …")
-    texts = results.texts
-    key = (encoder.name, encoder.max_tokens, tuple(poolings), encoder.device.type, fingerprint(texts))
-    vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=config.trainer.progress))
-    for pooling in poolings:
-        results.add(f"raw {pooling.value}", vectors[pooling])
+    poolings = list(dict.fromkeys(config.eval.raw))
+    with record.phase("evaluate"):
+        if poolings:
+            log.info("measuring the model as it is …")
+            texts = results.texts
+            key = (encoder.name, encoder.max_tokens, tuple(poolings), encoder.device.type, fingerprint(texts))
+            vectors = shared(
+                "vectors", key, lambda: encoder.encode_by(texts, poolings, progress=config.trainer.progress)
+            )
+            for pooling in poolings:
+                results.add(f"raw {pooling.value}", vectors[pooling])
+        record.content.update(results.plain())
+
+
+def _measure_tuned(
+    encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig
+) -> dict[str, Score]:
+    """Score the encoder as it will be saved."""
+    if not results.sets:
+        return {}
+    with record.phase("evaluate"):
+        log.info("measuring the tuned encoder …")
+        scores = results.add(TUNED, encoder.encode(results.texts, progress=config.trainer.progress))
+        record.content.update(results.plain())
+    return scores
+
+
+def _mirror(
+    table: TextTable, encoder: MirrorEncoder, validation: TestSet | None, record: RunRecord, config: TrainConfig
+) -> MirrorData:
+    """The texts as mirrored batches, and a look at them."""
+    if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
+        encoder.pad_to = encoder.max_tokens = config.batch.max_tokens
+    with record.phase("tokenise"):
+        data = MirrorData(table, encoder, config.aug, config.batch, config.seed, validation)
+    if is_chief():
+        view_check = check_views(data.pairs, encoder, config.aug)
+        record["views"] = view_check.plain()
+        log.info("%s", view_check)
+    return data
 
 
 def _watch(encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig) -> list[GeometryWatch]:
@@ -278,34 +305,49 @@ def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> 
 
 
 def _report(config: TrainConfig, results: Results, record: RunRecord, folder: Path) -> None:
-    """Store the comparisons, and print what was found."""
-    scores = results.scores
-    if TUNED in scores:
+    """Store the comparisons, draw the course, and print what was found."""
+    if "geometry_curve" in record.content:
+        with record.phase("save"):
+            draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
+    if TUNED in results.seeds:
         with record.phase("evaluate"):
             comparisons = results.comparisons(TUNED)
             intervals = results.intervals(TUNED)
         record["comparisons"] = [comparison.plain() for comparison in comparisons]
-        tuned = f"tuned {config.model.pooling.value}"
-        columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
-        named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
-        overlap = results.overlaps.get(TUNED, {})
-        title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
-        if config.seeds > 1:
-            title += f"; mean ± sd of {config.seeds} seeds"
-        log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
-        after = scores[TUNED]
-        raw = [found for column, found in scores.items() if column != TUNED]
-        worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
-        if worse:
-            log.warning(
-                "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
-                ", ".join(worse),
-            )
-        log.info("\n%s", protocol_table(after, f"{tuned} by protocol", intervals, overlap))
-        if results.geometry:
-            log.info("\n%s", geometry_table(results.geometry, "Geometry of the space"))
+        _print_scores(config, results, comparisons, intervals)
         same = f"raw {config.model.pooling.value}"
-        others = [column for column in scores if column != TUNED]
+        others = [column for column in results.seeds if column != TUNED]
         before = [same] if same in others else others[-1:]
         show_errors(results, [*before, TUNED], folder)
     log.info("time: %s", time_line(record.content["seconds"]))
+
+
+def _print_scores(
+    config: TrainConfig,
+    results: Results,
+    comparisons: Sequence[Comparison],
+    intervals: Mapping[str, Interval | None],
+) -> None:
+    """The tables, and what to try where tuning did harm."""
+    scores = results.scores
+    tuned = f"tuned {config.model.pooling.value}"
+    columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
+    named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
+    overlap = results.overlaps.get(TUNED, {})
+    mean = f"mean of {config.seeds} seeds" if config.seeds > 1 else ""
+    title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
+    if mean:
+        title += f"; {mean.replace('mean', 'mean ± sd')}"
+    log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
+    after = scores[TUNED]
+    raw = [found for column, found in scores.items() if column != TUNED]
+    worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
+    if worse:
+        log.warning(
+            "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
+            ", ".join(worse),
+        )
+    title = ", ".join(filter(None, [f"{tuned} by protocol, × 100 (Spearman, unless named)", mean]))
+    log.info("\n%s", protocol_table(after, title, intervals, overlap))
+    if results.geometry:
+        log.info("\n%s", geometry_table(results.geometry, "Geometry of the space" + ", last seed" * bool(mean)))

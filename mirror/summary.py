@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -24,6 +24,7 @@ PROTOCOL_NAMES = {
 }  # fmt: skip
 SEEN = "†"
 """Stands behind every score of an encoder that was trained on texts of the set."""
+SEEN_NOTE = f"{SEEN} transductive: texts of the set were trained on, without their scores (see the audit)"
 
 Scores = Mapping[str, Score]
 Overlaps = Mapping[str, Mapping[str, Overlap]]
@@ -62,8 +63,7 @@ def score_table(
     if None not in averages.values():
         values = {column: average for column, average in averages.items() if average is not None}
         cells = [
-            _figure(values[column], average_deviation(columns[column]))
-            + SEEN * bool(_seen(overlaps, column) & {*AVERAGED})
+            _figure(values[column], average_deviation(columns[column])) + SEEN * (AVERAGE in _seen(overlaps, column))
             for column in columns
         ]
         table.add_row(AVERAGE, "", *_marked(AVERAGE, cells, values, marks, gain=gain))
@@ -98,12 +98,14 @@ def _notes(comparisons: Sequence[Comparison], overlaps: Overlaps, columns: Mappi
             "correlations of one seed are compared, else paired bootstrap"
         )
     if any(_seen(overlaps, column) for column in columns):
-        notes.append(f"{SEEN} transductive: texts of the set were trained on, without their scores (see the audit)")
+        notes.append(SEEN_NOTE)
     return notes
 
 
 def _seen(overlaps: Overlaps, column: str) -> set[str]:
-    return {name for name, overlap in overlaps.get(column, {}).items() if overlap.transductive}
+    """The sets that the encoder was trained on texts of; and the average of the seven, if one of them is."""
+    seen = {name for name, overlap in overlaps.get(column, {}).items() if overlap.transductive}
+    return seen | {AVERAGE} if seen & {*AVERAGED} else seen
 
 
 def figure(score: Score, transductive: bool = False) -> str:
@@ -152,7 +154,7 @@ def protocol_table(
     average = sts_average(dict(scores))
     if average is not None:
         cells = [f"{average:.2f}", *[""] * (len(used) - 1), *([_reach(intervals.get(AVERAGE))] if intervals else [])]
-        table.add_row(AVERAGE, "", *cells)
+        table.add_row(AVERAGE + f" {SEEN}" * (AVERAGE in seen), "", *cells)
     notes = _notes((), {"": overlaps or {}}, {"": scores})
     if intervals:
         headlines = {PROTOCOL_NAMES[score.headline] for score in scores.values()}
@@ -166,8 +168,11 @@ def _reach(interval: Interval | None) -> str:
     return f"{interval[0]:.2f} … {interval[1]:.2f}" if interval else "–"
 
 
-def difference_table(comparisons: Sequence[Comparison], title: str) -> str:
-    """How far each encoder is from the one it is compared with: the difference, its interval, and p."""
+def difference_table(comparisons: Sequence[Comparison], title: str, overlaps: Overlaps) -> str:
+    """How far each encoder is from the one it is compared with: the difference, its interval, and p.
+
+    A difference is marked where either was trained on texts of the set.
+    """
     table = new_table(title)
     for heading in ("set", "encoder"):
         table.add_column(heading)
@@ -176,11 +181,13 @@ def difference_table(comparisons: Sequence[Comparison], title: str) -> str:
     for found in comparisons:
         ps = (found.p_bootstrap, found.p_williams, found.p_holm)
         cells = ["–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" for p in ps]
-        table.add_row(found.set, found.encoder, f"{found.difference:+.2f}", _reach(found.interval), *cells, found.mark)
+        seen = any(found.set in _seen(overlaps, column) for column in (found.encoder, found.against))
+        difference = f"{found.difference:+.2f}" + SEEN * seen
+        table.add_row(found.set, found.encoder, difference, _reach(found.interval), *cells, found.mark)
     return _text(table)
 
 
-def part_table(columns: Mapping[str, Scores], title: str) -> str | None:
+def part_table(columns: Mapping[str, Scores], title: str, overlaps: Overlaps) -> str | None:
     """The headline figure of each part of the sets that have parts; None where there are none."""
     table = new_table(title)
     table.add_column("set")
@@ -189,7 +196,11 @@ def part_table(columns: Mapping[str, Scores], title: str) -> str | None:
         table.add_column(name, justify="right")
     for name, score in next(iter(columns.values())).items():
         for part in score.parts:
-            table.add_row(name, part, *(f"{scores[name].parts[part]:.2f}" for scores in columns.values()))
+            cells = [
+                f"{scores[name].parts[part]:.2f}" + SEEN * (name in _seen(overlaps, column))
+                for column, scores in columns.items()
+            ]
+            table.add_row(name, part, *cells)
     return _text(table) if table.row_count else None
 
 
@@ -246,12 +257,12 @@ def worst_table(worst: Sequence[WorstPair], title: str) -> str:
     return _text(table)
 
 
-def kind_table(kinds: Sequence[Kind], title: str) -> str:
-    """Scores by kind of pair."""
+def kind_table(kinds: Sequence[Kind], title: str, seen: Collection[str]) -> str:
+    """Scores by kind of pair; the columns in ``seen`` were trained on texts of the set."""
     table = new_table(title)
     for heading in ("", "kind"):
         table.add_column(heading)
-    for heading in ("pairs", *kinds[0].scores):
+    for heading in ("pairs", *(column + f" {SEEN}" * (column in seen) for column in kinds[0].scores)):
         table.add_column(heading, justify="right")
     for kind in kinds:
         cells = ["–" if math.isnan(value) else f"{value:.2f}" for value in kind.scores.values()]

@@ -176,7 +176,7 @@ def test_real_encoder_of_others() -> None:
 
 
 def test_nothing_beside_the_folder_is_left(bert: Path, tmp_path: Path) -> None:
-    MirrorEncoder.load(bert).save(tmp_path / "deep" / "saved", card="# A card\n")
+    MirrorEncoder.load(bert).save(tmp_path / "deep" / "saved", {"README.md": "# A card\n"})
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["saved"]
     assert (tmp_path / "deep" / "saved" / "README.md").read_text() == "# A card\n"
 

@@ -1,3 +1,5 @@
+"""The pictures at the end of a run."""
+
 import logging
 import sys
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.evaluation.cosines import EDGES
-from mirror.picture import draw_cosines
+from mirror.picture import draw_cosines, draw_geometry
 
 BINS = len(EDGES) - 1
 
@@ -30,3 +32,8 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         draw_cosines(("raw", counts(90)), ("tuned", counts(95)), tmp_path / "cosines.png")
     assert "pip install 'mirror-encoders[plots]'" in caplog.text
     assert not (tmp_path / "cosines.png").exists()
+
+
+def test_geometry_is_drawn(tmp_path: Path) -> None:
+    draw_geometry({"step": [0, 1], "alignment": [0.1, 0.2], "uniformity": [-1.0, -2.0]}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

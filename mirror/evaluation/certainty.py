@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr, t
+from scipy.stats import norm, spearmanr, t
 
 from mirror.evaluation.resampling import Floats, resample, spearman
 from mirror.evaluation.score import Score
@@ -13,6 +13,10 @@ from mirror.evaluation.sts import AVERAGED
 
 LEVEL = 0.95
 """Of every interval."""
+FEWEST = 10
+"""Pairs or queries below which resamples say nothing: any two pairs have a correlation of 1 or −1."""
+COUNTABLE = 10
+"""Resamples on the other side of zero from which their share is taken for p."""
 AVERAGE = "average of 7"
 """The mean of the seven STS sets, beside the names of the sets."""
 
@@ -35,7 +39,7 @@ class Comparison:
     interval: Interval
     """Of the difference, by paired bootstrap."""
     p_bootstrap: float
-    """Two-sided; no less than 1 / resamples."""
+    """Two-sided."""
     p_williams: float | None
     """For correlations of one seed each."""
     p_holm: float = 1.0
@@ -54,14 +58,15 @@ class Comparison:
 def distributions(columns: Columns, count: int) -> dict[str, dict[str, Floats]]:
     """Every score on ``count`` bootstrap resamples of its set, and the average of the seven STS sets.
 
-    The scores of several seeds are averaged on each resample. Resamples on which a tiny set has no score are nan.
+    Sets of fewer than ``FEWEST`` items are left out. The scores of several seeds are averaged on each resample.
+    Resamples on which a small set has no score are nan.
     """
     found: dict[str, dict[str, Floats]] = {}
     for column, scores in columns.items():
         found[column] = {
             name: 100 * np.mean([resample(i, score.statistic, count, name) for i in score.items], axis=0)
             for name, score in scores.items()
-            if score.items
+            if score.items and len(score.items[0]) >= FEWEST
         }
         if all(name in found[column] for name in AVERAGED):
             found[column][AVERAGE] = np.mean([found[column][name] for name in AVERAGED], axis=0)
@@ -113,10 +118,17 @@ def _value(scores: Mapping[str, Score], name: str) -> float:
 
 
 def _p(differences: Floats) -> float:
-    """Twice the share of resamples on the other side of zero (Efron and Tibshirani 1993, section 15.4)."""
+    """Twice the share of resamples on the other side of zero (Efron and Tibshirani 1993, section 15.4).
+
+    Where too few lie there to be counted, and no correction for many comparisons could be survived, the tail is that of
+    a normal distribution with the resamples' mean and standard deviation.
+    """
     finite = differences[np.isfinite(differences)]
     tail = min((finite <= 0).sum(), (finite >= 0).sum())
-    return float(min(1.0, 2 * (1 + tail) / (1 + len(finite))))
+    counted = float(min(1.0, 2 * (1 + tail) / (1 + len(finite))))
+    if tail >= COUNTABLE or np.std(finite) == 0:
+        return counted
+    return min(counted, float(2 * norm.sf(abs(np.mean(finite)) / np.std(finite))))
 
 
 def _williams(ours: Score | None, theirs: Score | None) -> float | None:

@@ -1,11 +1,13 @@
 """Whether training texts hold test texts: word for word, nearly, and as pairs."""
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,6 +17,8 @@ NGRAM = 5
 """Characters of a shingle."""
 NEAR = 0.8
 """Jaccard similarity of two texts' shingles from which they are nearly the same (Lee et al. 2022 take 0.8 too)."""
+AUDIT = "audit.json"
+"""Beside a saved encoder: the audit of the texts it was trained on."""
 SHORTEST = 20
 """Letters and digits below which only the same letters are nearly the same: car is not nearly cars."""
 
@@ -125,6 +129,26 @@ def audit(training: Sequence[Pair], sets: Sequence[TestSet], *, progress: bool =
                 positives |= {(min(a, b), max(a, b)) for b in other_same | other_close}
     near -= exact
     return {test.name: _overlap(test, number, exact, near, positives) for test in sets}
+
+
+def dump_audit(overlaps: Mapping[str, Overlap]) -> str:
+    """The content of ``AUDIT``."""
+    return json.dumps({name: found.plain() for name, found in overlaps.items()}, indent=2) + "\n"
+
+
+def read_audit(encoder: Path, sets: Sequence[TestSet]) -> dict[str, Overlap]:
+    """What an encoder's training texts hold of these sets; of sets that were not audited, or have changed since,
+    nothing is known."""
+    try:
+        stored = json.loads((encoder / AUDIT).read_text(encoding="utf-8"))
+        audited = {name: Overlap(**found) for name, found in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return {
+        test.name: audited[test.name]
+        for test in sets
+        if test.name in audited and audited[test.name].pairs == len(test.pairs())
+    }
 
 
 def _overlap(

@@ -1,6 +1,4 @@
-"""Resampling against scipy on the repeated items, tests against published worked examples."""
-
-from collections.abc import Callable
+"""Intervals against scipy, tests against published worked examples."""
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from numpy.typing import NDArray
 from mirror.evaluation import Score
 from mirror.evaluation.certainty import (
     AVERAGE,
+    _p,
     compare,
     distributions,
     holm,
@@ -17,53 +16,17 @@ from mirror.evaluation.certainty import (
     seed_interval,
     williams,
 )
-from mirror.evaluation.resampling import Statistic, average_precision, mean, resample, spearman
+from mirror.evaluation.resampling import mean, resample, spearman
 from mirror.evaluation.score import over_seeds
 from mirror.evaluation.sts import AVERAGED
+from tests.evaluation.test_resampling import items_of
 
 Floats = NDArray[np.float64]
-
-
-def items_of(n: int = 40, noise: float = 1.0, seed: int = 0) -> Floats:
-    """Similarities and gold scores, both with ties."""
-    rng = np.random.default_rng(seed)
-    gold = rng.integers(0, 6, n).astype(float)
-    return np.stack([(gold + noise * rng.normal(size=n)).round(1), gold], axis=1)
 
 
 def correlation(score_items: Floats, name: str = "set") -> Score:
     value = 100 * float(scipy.stats.spearmanr(*score_items.T).statistic)
     return Score(name, len(score_items), {"all": value}, items=[score_items], statistic=spearman)
-
-
-def naive_average_precision(repeated: Floats) -> float:
-    """By the definition: over the thresholds, precision times the gain in recall."""
-    total, before, found = repeated[:, 1].sum(), 0.0, 0.0
-    for threshold in sorted(set(repeated[:, 0]), reverse=True):
-        taken = repeated[repeated[:, 0] >= threshold, 1]
-        found += taken.mean() * (taken.sum() - before) / total
-        before = taken.sum()
-    return float(found)
-
-
-@pytest.mark.parametrize(
-    ("statistic", "reference"),
-    [
-        (mean, lambda repeated: repeated[:, 0].mean()),
-        (spearman, lambda repeated: scipy.stats.spearmanr(repeated[:, 0], repeated[:, 1]).statistic),
-        (average_precision, naive_average_precision),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_statistic_of_counts_is_that_of_repeated_items(
-    statistic: Statistic, reference: Callable[[Floats], float]
-) -> None:
-    items = items_of()
-    if statistic is average_precision:
-        items[:, 1] = items[:, 1] > 3
-    counts = np.random.default_rng(1).multinomial(40, [1 / 40] * 40, size=20).astype(float)
-    expected = [reference(np.repeat(items, row.astype(int), axis=0)) for row in counts]
-    np.testing.assert_allclose(statistic(items, counts), expected, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
@@ -86,15 +49,6 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         low, high = interval(resample(rng.normal(size=(60, 1)), mean, 400, str(trial))) or (0, 0)
         hits += low <= 0 <= high
     assert 270 <= hits <= 297
-
-
-def test_same_name_same_resamples_in_any_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    items = items_of(30)
-    whole = resample(items, spearman, 50, "set")
-    np.testing.assert_array_equal(whole, resample(items, spearman, 50, "set"))
-    assert not np.array_equal(whole, resample(items, spearman, 50, "other"))
-    monkeypatch.setattr("mirror.evaluation.resampling.CHUNK", 30 * 7)
-    np.testing.assert_array_equal(whole, resample(items, spearman, 50, "set"))
 
 
 def test_no_interval_where_most_resamples_have_no_score() -> None:
@@ -143,12 +97,12 @@ def test_comparison_finds_a_difference_and_only_where_there_is_one() -> None:
     (found,) = compare(columns, distributions(columns, 1000), [("b", "a")])
     assert found.difference == pytest.approx(columns["b"]["set"].value - columns["a"]["set"].value)
     assert found.interval[0] > 0
-    assert found.p_bootstrap == pytest.approx(2 / 1001)
+    assert found.p_bootstrap < 1e-6  # no resample is on the other side, and a table may hold a hundred comparisons
     assert found.p_williams is not None
     assert found.p_williams < 1e-6
     assert found.mark == "**"
     (back,) = compare(columns, distributions(columns, 1000), [("a", "b")])
-    assert (back.difference, back.p_bootstrap) == pytest.approx((-found.difference, found.p_bootstrap))
+    assert (back.difference, back.p_bootstrap) == pytest.approx((-found.difference, found.p_bootstrap), rel=1e-6)
     same = columns_of(better=1.5, worse=1.5)
     (nothing,) = compare(same, distributions(same, 1000), [("b", "a")])
     assert nothing.mark == ""
@@ -162,6 +116,14 @@ def test_bootstrap_and_williams_agree() -> None:
     assert found.p_williams is not None
     assert 1e-3 < found.p_williams < 0.5
     assert found.p_bootstrap == pytest.approx(found.p_williams, rel=0.6)
+
+
+@pytest.mark.parametrize("gap", [0.5, 1.5, 2.2, 3.0, 4.0])
+def test_p_of_resamples_that_are_normal(gap: float) -> None:
+    """Counted or from the tail, p is that of the z test."""
+    drawn = np.random.default_rng(0).normal(gap, 1, 20_000)
+    assert _p(drawn) == pytest.approx(2 * scipy.stats.norm.sf(gap), rel=0.25)
+    assert _p(-drawn) == pytest.approx(_p(drawn))
 
 
 def test_an_encoder_does_not_differ_from_itself() -> None:
@@ -178,6 +140,12 @@ def test_average_of_the_seven_is_resampled_by_set() -> None:
     # Independent sets: the mean's variance is the mean of theirs over seven.
     expected = np.sqrt(sum(found[name].var() for name in AVERAGED)) / 7
     assert found[AVERAGE].std() == pytest.approx(expected, rel=0.15)
+
+
+def test_a_handful_of_pairs_has_no_interval() -> None:
+    """Any two pairs have a correlation of 1 or −1, and so on every resample."""
+    assert distributions({"a": {"set": correlation(items_of(9))}}, 100) == {"a": {}}
+    assert distributions({"a": {"set": correlation(items_of(10))}}, 100)["a"].keys() == {"set"}
 
 
 def test_seeds() -> None:

@@ -1,16 +1,11 @@
-"""The geometry of a space against loops over the definitions, and its course while training."""
-
-from pathlib import Path
+"""The geometry of a space against loops over the definitions."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mirror import MirrorEncoder
 from mirror.evaluation.geometry import geometry, sample
 from mirror.evaluation.pairs import PairSet
-from mirror.picture import draw_geometry
-from tests.test_run import curve, equal, go, metrics, weights
 
 PAIRS = [(f"a{i}", f"b{i}") for i in range(12)] + [("a0", "b5")]
 
@@ -52,31 +47,3 @@ def test_sample_is_of_positives_and_always_the_same() -> None:
     assert sample([test], 10) == sample([test], 10)
     assert {*sample([test], 10)} < {*test.positives()}
     assert sample([test]) == test.positives()
-
-
-def test_course_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
-    """It begins with the untouched model and ends with the encoder; to look on changes nothing."""
-    overrides = ["eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=2", "seed=1"]
-    watched = go(tiny_bert, tmp_path / "watched", *overrides)
-    course = metrics(tmp_path / "watched")["geometry_curve"]
-    assert course["step"] == [0, 2, 3]
-    found = metrics(tmp_path / "watched")["geometry"]
-    assert found.keys() == {"raw cls", "raw mean", "tuned"}
-    for name, values in found["raw cls"].items():  # the sample is whole here, so that both are the same pairs
-        assert course[name][0] == pytest.approx(values, rel=1e-3)
-        assert course[name][-1] == pytest.approx(found["tuned"][name], rel=1e-3)
-        assert curve(tmp_path / "watched", f"geometry/{name}") == pytest.approx(course[name], rel=1e-3)
-    assert (tmp_path / "watched" / "geometry.png").stat().st_size > 10_000
-    alone = go(tiny_bert, tmp_path / "alone", "seed=1")
-    assert equal(weights(alone), weights(watched))
-    assert isinstance(watched, MirrorEncoder)
-
-
-def test_no_look_without_pairs_or_wish(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
-    go(tiny_bert, tmp_path / "run", "eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=0")
-    assert "geometry_curve" not in metrics(tmp_path / "run")
-
-
-def test_picture(tmp_path: Path) -> None:
-    draw_geometry({"step": [0, 1], "alignment": [0.1, 0.2], "uniformity": [-1.0, -2.0]}, tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ import pytest
 
 from mirror.config import DataConfig
 from mirror.evaluation import load_sets
-from mirror.evaluation.contamination import KnownTexts, Overlap, audit, known_texts
+from mirror.evaluation.contamination import AUDIT, KnownTexts, Overlap, audit, dump_audit, known_texts, read_audit
 from mirror.evaluation.pairs import PairSet
 from mirror.texts import choose, in_memory, read_texts
 from tests.conftest import SENTENCES
@@ -99,3 +99,17 @@ def test_the_authors_corpus(data_dir: Path) -> None:
     assert {name: round(100 * overlap.exact / overlap.texts) for name, overlap in found.items()} == EXACT
     # SICK's sentences lack their full stops, which hides them from a comparison word for word.
     assert found["sickr-test"].near / found["sickr-test"].texts == pytest.approx(0.078, abs=0.001)
+
+
+def test_audit_goes_with_the_encoder(tmp_path: Path) -> None:
+    """Of a set that was not audited, or that is another one now, nothing is known; nor from a file that is broken."""
+    one, other = (PairSet(name, ["a b", "c d"], ["e f", "g h"], np.arange(2.0), ["x"] * 2) for name in ("one", "other"))
+    found = audit([("a b", "a b")], [one])
+    assert found["one"].transductive
+    (tmp_path / AUDIT).write_text(dump_audit(found), encoding="utf-8")
+    assert read_audit(tmp_path, [one, other]) == found
+    longer = PairSet("one", ["a b", "c", "d"], ["e", "f", "g"], np.arange(3.0), ["x"] * 3)
+    assert read_audit(tmp_path, [longer]) == {}
+    assert read_audit(tmp_path / "elsewhere", [one]) == {}
+    (tmp_path / AUDIT).write_text('{"one": 3}', encoding="utf-8")
+    assert read_audit(tmp_path, [one]) == {}

@@ -1,14 +1,16 @@
+"""Retrieval against a naive loop."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from mirror import MirrorError
 from mirror.evaluation import load_sets
-from mirror.evaluation.cosines import EDGES, histograms
-from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.retrieval import RetrievalSet
 
 N, D = 60, 8
+
+
 QUERIES, DOCUMENTS = [f"q{i}" for i in range(N)], [f"d{i}" for i in range(N)]
 
 
@@ -70,16 +72,3 @@ def test_two_right_answers_are_refused() -> None:
 def test_pydocs_is_a_set_like_the_others() -> None:
     (found,) = load_sets(["pydocs"], None)
     assert len(found.texts()) == 2000
-
-
-def test_histograms_count_every_pair() -> None:
-    known = vectors(0.3)
-    pairs = PairSet("gold", QUERIES, DOCUMENTS, np.arange(N, dtype=np.float64), ["all"] * N)
-    counts = histograms(known, [RetrievalSet("x", QUERIES, DOCUMENTS), pairs])
-    assert {kind: sum(values) for kind, values in counts["x"].items()} == {"true": N, "random": N}
-    assert {kind: sum(values) for kind, values in counts["gold"].items()} == {"true": N // 5, "random": N}
-    middles = (EDGES[1:] + EDGES[:-1]) / 2
-    true, random = (np.average(middles, weights=counts["x"][kind]) for kind in ("true", "random"))
-    exact = np.mean([cosine(known[q], known[d]) for q, d in zip(QUERIES, DOCUMENTS, strict=True)])
-    assert true == pytest.approx(exact, abs=0.01)
-    assert true > random + 0.5

@@ -1,18 +1,11 @@
-"""Where an encoder errs: residuals, kinds of pairs, neighbours, and the page."""
-
-import logging
-import re
-from pathlib import Path
+"""Where an encoder errs: residuals, kinds of pairs, neighbours."""
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mirror import MirrorError
 from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.residuals import kinds, neighbours, residuals, worst
-from mirror.page import check_plotly
-from tests.test_run import go, metrics
 
 PAIRS = [
     ("A man plays.", "A man is playing."),
@@ -77,40 +70,3 @@ def test_neighbours_by_naive_loops() -> None:
         cosines = {text: float(x @ vectors[text] / np.linalg.norm(vectors[text])) for text in texts if text != query}
         assert [text for text, _ in near] == sorted(cosines, key=lambda text: -cosines[text])[:4]
         assert [value for _, value in near] == pytest.approx(sorted(cosines.values(), reverse=True)[:4], abs=1e-5)
-
-
-def test_page_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One file that loads nothing, texts of users are only text in it, and the terminal tells the same."""
-    (tmp_path / "sts").mkdir()
-    lines = (eval_dir / "sts" / "stsb-dev.tsv").read_text(encoding="utf-8").splitlines()
-    lines[1] = "5\t<script>alert(1)</script> & [bold]\tStocks fell by 3 % on Monday, did they not?"
-    ten = "\n".join(lines[:11]) + "\n"  # all of them are among the worst ten
-    (tmp_path / "sts" / "stsb-dev.tsv").write_text(ten, encoding="utf-8")
-    overrides = ["eval.sets=[stsb-dev]", f"eval.data_dir='{tmp_path}'", "eval.errors=true"]
-    with caplog.at_level(logging.INFO):
-        go(tiny_bert, tmp_path / "run", *overrides, "eval.neighbours=[guitar]")
-    html = (tmp_path / "run" / "errors.html").read_text(encoding="utf-8")
-    own = html[html.index("</script>") :]  # behind plotly's own code
-    assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=", html)
-    assert "<script>alert(1)" not in own
-    assert "&lt;script&gt;alert(1)" in own
-    for said in ("raw cls", "tuned", "guitar", "Largest residuals of tuned", "gold score"):
-        assert said in own
-    assert own.count("Plotly.newPlot") == 1
-    assert "stsb-dev: largest residuals of tuned" in caplog.text
-    assert "Nearest neighbours" in caplog.text
-    assert "[bold]" in caplog.text
-    assert "nan" not in own.split("Plotly.newPlot")[0] + own[own.index("Scores by kind") :]
-    assert metrics(tmp_path / "run")["status"] == "finished"
-
-
-def test_without_plotly_it_is_told_before_the_run(
-    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "plotly", None)
-    with pytest.raises(MirrorError, match=r"pip install 'mirror-encoders\[report\]'"):
-        check_plotly()
-    with pytest.raises(MirrorError, match="plotly"):
-        go(tiny_bert, tmp_path / "run", "eval.errors=true")
-    assert "seconds" in metrics(tmp_path / "run")
-    assert "train" not in metrics(tmp_path / "run")["seconds"]

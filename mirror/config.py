@@ -427,6 +427,8 @@ class TrainConfig:
     """Run those again that failed."""
     max_runs: int = 1000
     """A larger sweep is taken for a mistake."""
+    trial: str | None = None
+    """Set by a search: ``<storage>#<study>#<number>`` of the trial that the run reports its validation scores to."""
 
     def __post_init__(self) -> None:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.

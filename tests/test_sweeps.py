@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def point(config: TrainConfig) -> tuple[float, int]:
     ("overrides", "same"),
     [
         (["logger=tensorboard", "logger.group=x", "trainer.progress=false", "batch.workers=2"], True),
-        (["retry_failed=true", "max_runs=5", "checkpoint_every=7"], True),
+        (["retry_failed=true", "max_runs=5", "checkpoint_every=7", "trial='a#b#0'"], True),
         (["model.pooling=cls", "seed=42"], True),  # what holds anyway
         (["seed=1"], False),
         (["aug.unit=word"], False),
@@ -279,6 +280,57 @@ def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.Monkey
     found = [(abs(math.log(c.loss.temperature / 0.05)), c.batch.size) for c in runs.configs]
     front = [a for a in found if not any(b[0] < a[0] and b[1] < a[1] for b in found)]
     assert sum(line.startswith("best: ") for line in result.err.splitlines()) == len(front)
+
+
+PRUNED = [
+    "sweep=search", "hydra.sweeper.trials=8", "data.path=texts.txt", "data.size=48", "batch.size=8", "trainer=cpu",
+    "trainer.progress=false", "select=best", "eval.every=2", "eval.raw=[]", "loss.temperature=0.1",
+    "model.pooling=mean", "optim.lr=tag(log,interval(1e-6,1e-1))",
+]  # fmt: skip
+
+
+def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path) -> None:  # noqa: F811
+    """The trials that stop are those of which the naive rule says so: every score so far under the median there."""
+    optuna = pytest.importorskip("optuna")
+    line = [*PRUNED, f"model.path={tiny_bert}", f"eval.data_dir='{eval_dir}'"]
+    result = command("train", *line)
+    assert result.code == 0, result.err
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    complete: list[dict[int, float]] = []
+    pruned = []
+    for trial in study.trials:
+        scores = trial.intermediate_values
+        behind = [
+            step
+            for step in scores
+            if step < 6
+            and len(complete) >= 5
+            and max(score for at, score in scores.items() if at <= step)
+            < statistics.median(other[step] for other in complete)
+        ]
+        assert list(scores) == ([2, 4, 6] if not behind else list(range(2, behind[0] + 1, 2)))
+        assert (trial.state.name == "PRUNED") is bool(behind)
+        (pruned if behind else complete).append(scores)
+    assert pruned, "choose a seed of the search with which a trial is pruned"
+
+    runs = runs_in(POOL / "search").values()
+    ended = [run for run in runs if run["status"] == "pruned"]
+    assert len(ended) == len(pruned)
+    assert all(run["error"].startswith("pruned: stsb-dev is ") for run in ended)
+    assert result.err.count("pruned: stsb-dev is ") >= len(pruned)
+    assert not [*POOL.rglob("best"), *POOL.rglob("checkpoints")]  # no weights of runs that were given up
+
+    assert "8 trials in outputs/train-sweep/search finished already, 0 to run" in command("train", *line).err
+
+
+def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Optuna refuses to."""
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    for seed, (time_too, told) in enumerate({"true": False, "false": True}.items()):
+        arguments = [f"hydra.sweeper.seed={seed}", f"hydra.sweeper.time={time_too}", "hydra.sweeper.trials=1"]
+        assert command("train", *SEARCH, *arguments).code == 0
+        assert [trial is not None for trial in runs.seen(lambda config: config.trial)] == [told]
 
 
 @pytest.mark.parametrize(

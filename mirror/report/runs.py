@@ -70,7 +70,7 @@ class Run:
         """What repeats it, alone."""
         if not self.typed:
             return shlex.join(["python", *self.content.get("command", [])])
-        words = [f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress")]
+        words = [f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress", "trial")]
         return shlex.join(["python", "scripts/train.py", *words])
 
     @property

@@ -386,14 +386,20 @@ def test_killed_twice(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_joblib(tiny_bert: Path, tmp_path: Path) -> None:
-    """Beside each other: the cores are shared out, the terminal has one bar, a failed run is listed."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+@pytest.mark.parametrize(
+    ("launcher", "setting", "threads"),
+    [
+        ("joblib", "hydra.launcher.n_jobs=2", max(1, (os.cpu_count() or 1) // 2)),
+        ("ray", "+hydra.launcher.ray.init.num_cpus=2", 1),
+    ],
+)
+def test_beside_each_other(tiny_bert: Path, tmp_path: Path, launcher: str, setting: str, threads: int) -> None:
+    """The cores are shared out, the terminal has one bar, a failed run is listed."""
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2", "loss.temperature=0,0.1"]
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, *launcher],
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, f"hydra/launcher={launcher}", setting],
         cwd=tmp_path,
         env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -406,5 +412,4 @@ def test_joblib(tiny_bert: Path, tmp_path: Path) -> None:
     assert "error: 2 of 4 runs did not finish" in result.stderr
     ended = [run for run in runs_in(tmp_path / POOL / "unnamed").values() if run["status"] == "finished"]
     assert [run["seed"] for run in sorted(ended, key=lambda run: int(run["seed"]))] == [1, 2]
-    threads = max(1, (os.cpu_count() or 1) // 2)
     assert all(f"({threads} threads)" in run["hardware"]["device"] for run in ended)

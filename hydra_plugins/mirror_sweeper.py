@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 QUIET = ("trainer.progress=false", "hydra.job_logging.root.handlers=[file]")
 """For runs beside each other: what they say stands in their logs, and the terminal shows the sweep."""
 
+QUICK = 10.0
+"""Seconds that a quick run takes, where none has finished that could tell."""
 STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}
 """How a run ended that is not tried again, and what Optuna calls it."""
 
@@ -104,8 +106,9 @@ class Grid(BasicSweeper):
         if count == 0:
             raise MirrorError("The sweep has no runs: one of its axes is empty.")
         if count > self.config.max_runs:
-            time = f" ({_duration(count * seconds)} at {seconds:.0f} s each, one after another)" if seconds else ""
-            raise MirrorError(f"The sweep has {count:,} runs{time}: if you mean it, add max_runs={count}.")
+            each = f"at {seconds:.0f} s each" if seconds else f"if each took {QUICK:.0f} s"
+            time = f"{_duration(count * (seconds or QUICK))} {each}, one after another"
+            raise MirrorError(f"The sweep has {count:,} runs ({time}): if you mean it, add max_runs={count}.")
         jobs: dict[str, Job] = {}
         for grid in grids:
             (combinations,) = self.split_arguments(grid, None)

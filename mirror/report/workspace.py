@@ -3,25 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mirror.config import Tracker
 from mirror.errors import MirrorError
-from mirror.report.runs import AVERAGE, Run
+from mirror.report.runs import Run, headline
 from mirror.report.table import Comparison
 
-WIDE, HIGH = 12, 9
-"""Of a panel, in the workspace's units: two beside each other."""
 
-
-def workspace(runs: Sequence[Run], comparison: Comparison, entity: str, name: str) -> Any:
-    """The workspace, not saved yet: the table by axis, each score along each axis, parallel coordinates, the losses.
+def workspace(runs: Sequence[Run], comparisons: Sequence[Comparison], entity: str, name: str) -> Any:
+    """The workspace, not saved yet: runs grouped by axis, each score along each axis over the seeds, the losses.
 
     Args:
-        runs: that were tracked with ``logger=wandb``.
-        comparison: of these.
+        runs: of a sweep that was tracked with ``logger=wandb``; others are left out.
+        comparisons: of the finished ones.
         entity: the user or the team that the project belongs to.
         name: of the workspace.
 
     Raises:
-        MirrorError: the package is not installed, the runs are not in W&B, or not in one project.
+        MirrorError: the package is not installed, or the runs are not in W&B, or in several projects.
     """
     try:
         import wandb_workspaces.reports.v2 as panels
@@ -30,60 +28,73 @@ def workspace(runs: Sequence[Run], comparison: Comparison, entity: str, name: st
         raise MirrorError(
             f"wandb={entity} needs the package wandb-workspaces: pip install 'mirror-encoders[workspace]'."
         ) from None
-    tracked = [run for run in runs if "wandb" in str(run.settings["logger.trackers"])]
+    tracked = [run for run in runs if Tracker.wandb.value in run.settings["logger.trackers"] and run.group]
     projects = {str(run.settings["logger.project"]) for run in tracked}
     if len(projects) != 1:
-        found = f"are in {', '.join(sorted(projects))}" if projects else "were not tracked by W&B"
-        raise MirrorError(
-            f"wandb={entity} needs runs of one project, and these {found}: run with logger=wandb, then sync."
-        )
+        told = f"lie in the projects {', '.join(sorted(projects))}" if projects else "are no sweep with logger=wandb"
+        raise MirrorError(f"wandb={entity} compares runs of one project of W&B, and these {told}: give others.")
 
-    # W&B keeps a setting as {"value": …} under its full name, dots and all; without ``value`` at the end the package
+    # W&B keeps a setting as {"value": …} under its full name, dots and all: without "value" behind it, the package
     # would take the dots for levels.
-    axes = {axis: panels.Config(f"{axis}.value") for axis in comparison.axes if axis in tracked[0].settings}
-    headline = {sets: next(iter(scores)) for run in tracked for sets, scores in _scores(run).items()}
-    scores = {
-        name: panels.SummaryMetric(f"tuned/{name}/{headline[name]}") for name in comparison.scores if name != AVERAGE
+    axes = dict.fromkeys(axis for comparison in comparisons for axis in comparison.axes)
+    keys = {axis: f"{axis}.value" for axis in axes if axis in tracked[0].settings}
+    scores = {  # as mirror.trackers calls them
+        name: f"tuned/{name}/{headline(score)}"
+        for run in tracked
+        for name, score in run.content.get("scores", {}).get("tuned", {}).items()
     }
-    column = panels.ParallelCoordinatesPlotColumn
-    layout = panels.Layout(w=WIDE, h=HIGH)
     along = [
-        panels.ScatterPlot(title=f"{name} against {axis}", x=setting, y=score, layout=layout)
+        panels.BarPlot(
+            title=f"{name} by {axis}",
+            metrics=[panels.SummaryMetric(score)],
+            orientation="v",
+            groupby=panels.Config(key),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+        )
         for name, score in scores.items()
-        for axis, setting in axes.items()
+        for axis, key in keys.items()
     ]
-    together = panels.ParallelCoordinatesPlot(
-        columns=[
-            *(column(setting, display_name=axis) for axis, setting in axes.items()),
-            *(column(score, display_name=name) for name, score in scores.items()),
-        ],
-        layout=panels.Layout(w=2 * WIDE, h=HIGH),
-    )
-    first = next(iter(axes.values()), None)
-    loss = panels.LinePlot(title="loss", x="Step", y=["loss"], groupby=first, layout=layout)
-    space = panels.ScatterPlot(
-        title="alignment against uniformity",
-        x=panels.SummaryMetric("geometry/uniformity"),
-        y=panels.SummaryMetric("geometry/alignment"),
-        layout=layout,
-    )
-    groups = sorted({str(run.group) for run in tracked})
+    losses = [panels.LinePlot(title=f"loss by {axis}", y=["loss"], groupby=panels.Config(keys[axis])) for axis in keys]
+    space = [
+        panels.ScatterPlot(
+            title="alignment against uniformity",
+            x=panels.SummaryMetric("geometry/uniformity"),
+            y=panels.SummaryMetric("geometry/alignment"),
+        )
+    ]
     return ws.Workspace(
         entity=entity,
         project=projects.pop(),
         name=name,
         sections=[
-            ws.Section(name="Scores", panels=[together, *along], is_open=True),
-            ws.Section(name="Training", panels=[loss, space], is_open=True),
+            ws.Section(name="Scores", panels=along, is_open=True),
+            ws.Section(name="Training", panels=[*losses, *space], is_open=True),
             ws.Section(name="Settings", panels=[panels.RunComparer(diff_only="split")]),
         ],
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("Group").isin(groups)],
-            groupby=[ws.Config(f"{axis}.value") for axis in axes],
+            filters=[ws.Metric("Group").isin(sorted({run.group for run in tracked if run.group}))],
+            groupby=[ws.Config(key) for key in keys.values()],
+            pinned_columns=[
+                *(f"config:{key}" for key in keys.values()),
+                *(f"summary:{key}" for key in scores.values()),
+            ],
         ),
     )
 
 
-def _scores(run: Run) -> dict[str, dict[str, float]]:
-    tuned: dict[str, dict[str, float]] = run.content.get("scores", {}).get("tuned", {})
-    return tuned
+def save(made: Any) -> str:
+    """Put a workspace on the server; its address.
+
+    Raises:
+        MirrorError: there is no key, or W&B refuses or does not answer.
+    """
+    from mirror.trackers import has_key
+
+    if not has_key():
+        raise MirrorError(f"wandb={made.entity} needs a key of W&B: set WANDB_API_KEY, or give wandb login one.")
+    try:
+        made.save()
+    except Exception as error:  # the package lets through whatever its server or the network says
+        raise MirrorError(f"W&B did not take the workspace ({' '.join(str(error).split())[:200]}).") from error
+    return str(made.url)

@@ -362,8 +362,10 @@ def test_page_in_a_browser(sweep: Path, tmp_path: Path, browser: Any, width: int
     assert column(2) == ["1000", "20000"] * 3
     heading = page.locator("table.compared thead th", has_text="sts13")
     heading.click()
+    page.wait_for_selector("th[aria-sort=ascending]")  # it sorts a moment after the click
     first = [float(text.split()[0]) for text in column(5)]
     heading.click()
+    page.wait_for_selector("th[aria-sort=descending]")
     second = [float(text.split()[0]) for text in column(5)]
     assert first == sorted(first)
     assert second == first[::-1]

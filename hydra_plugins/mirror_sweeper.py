@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf, open_dict
 
-from mirror.compose import run_id
+from mirror.compose import quoted, run_id
 from mirror.config import Strategy
 from mirror.errors import MirrorError
 from mirror.sweeps import progress, read_run, runs_in, usual_seconds
@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 
 QUIET = ("trainer.progress=false", "hydra.job_logging.root.handlers=[file]")
 """For runs beside each other: what they say stands in their logs, and the terminal shows the sweep."""
+
+QUICK = 10.0
+"""Seconds that a quick run takes, where none has finished that could tell."""
+STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}
+"""How a run ended that is not tried again, and what Optuna calls it."""
 
 
 # Plain values, not a dataclass: a file under conf/sweep may name the other class, with settings of its own.
@@ -46,7 +51,9 @@ class Job:
     @property
     def axes(self) -> str:
         """What a person calls it."""
-        return " ".join(override for override in self.overrides if override not in QUIET)
+        return " ".join(
+            override for override in self.overrides if override not in QUIET and not override.startswith("trial=")
+        )
 
 
 class Grid(BasicSweeper):
@@ -101,8 +108,9 @@ class Grid(BasicSweeper):
         if count == 0:
             raise MirrorError("The sweep has no runs: one of its axes is empty.")
         if count > self.config.max_runs:
-            time = f" ({_duration(count * seconds)} at {seconds:.0f} s each, one after another)" if seconds else ""
-            raise MirrorError(f"The sweep has {count:,} runs{time}: if you mean it, add max_runs={count}.")
+            each = f"at {seconds:.0f} s each" if seconds else f"if each took {QUICK:.0f} s"
+            time = f"{_duration(count * (seconds or QUICK))} {each}, one after another"
+            raise MirrorError(f"The sweep has {count:,} runs ({time}): if you mean it, add max_runs={count}.")
         jobs: dict[str, Job] = {}
         for grid in grids:
             (combinations,) = self.split_arguments(grid, None)
@@ -181,7 +189,8 @@ class Search(Grid):
     """Optuna in place of a grid: each trial is a run like any other, asked for by Optuna and told to it.
 
     The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
-    that is started with more ``trials`` adds to those it has.
+    that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
+    behind on ``eval.validation`` are pruned; see ``mirror.pruning``.
 
     Args:
         trials: in all.
@@ -230,11 +239,12 @@ class Search(Grid):
             f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
         ]
         folder = Path(self.config.hydra.sweep.dir)
+        storage, name = f"sqlite:///{folder.resolve() / 'search.db'}", f"{self.score}{' and time' if self.time else ''}"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _alone(folder):
             study = optuna.create_study(
-                storage=f"sqlite:///{folder.resolve() / 'search.db'}",
-                study_name=f"{self.score}{' and time' if self.time else ''}",
+                storage=storage,
+                study_name=name,
                 directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
                 load_if_exists=True,
             )
@@ -242,27 +252,30 @@ class Search(Grid):
             study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
             for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
                 study.tell(left.number, state=optuna.trial.TrialState.FAIL)
-            complete = (optuna.trial.TrialState.COMPLETE,)
-            done = len(study.get_trials(states=complete))
+            done = len(study.get_trials(states=[optuna.trial.TrialState[state] for state in STATES.values()]))
             log.info("%d trials in %s finished already, %d to run", done, folder, max(0, self.trials - done))
             size, failed = self.max_batch_size or 1, 0
             for start in range(done, self.trials, size):
                 asked = [study.ask(space) for _ in range(min(size, self.trials - start))]
-                jobs = [
-                    self._job([*fixed, *(f"{key}={value}" for key, value in trial.params.items())], trial.number)
-                    for trial in asked
-                ]
+                jobs = []
+                for trial in asked:
+                    drawn = [f"{key}={value}" for key, value in trial.params.items()]
+                    # Optuna prunes where there is one objective.
+                    told = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
+                    jobs.append(self._job([*fixed, *drawn, *told], trial.number))
                 known = runs_in(folder)
-                missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") != "finished"}
+                missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") not in STATES}
                 broken = self._launch(list(missing.values()))
                 if broken:
                     raise MirrorError(f"The launcher stopped ({broken}): start the search again, it goes on.")
                 ended = runs_in(folder)
                 for trial, job in zip(asked, jobs, strict=True):
-                    values = self._objectives(ended.get(job.name))
-                    study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
-                    failed += values is None
-                    log.info("trial %d: %s: %s", trial.number, job.axes, values or "failed")
+                    run = ended.get(job.name, {"status": "missing"})
+                    values = self._objectives(run) if run["status"] == "finished" else None
+                    state = STATES.get(run["status"], "FAIL")
+                    study.tell(trial, values, state=optuna.trial.TrialState[state])
+                    failed += state == "FAIL"
+                    log.info("trial %d: %s: %s", trial.number, job.axes, values or run.get("error", "it did not end"))
             best = study.best_trials
         for chosen in best:
             found = " ".join(f"{key}={value}" for key, value in chosen.params.items())
@@ -270,10 +283,8 @@ class Search(Grid):
         if failed:
             raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
 
-    def _objectives(self, run: dict[str, Any] | None) -> list[float] | None:
-        """What a run is judged by; None where it failed."""
-        if run is None or run["status"] != "finished":
-            return None
+    def _objectives(self, run: dict[str, Any]) -> list[float]:
+        """What a finished run is judged by."""
         sets = run["scores"].get("tuned", {})
         if self.score not in sets:
             known = ", ".join(sets) or "none, since eval=none"

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
 from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, PrunedError
 from mirror.record import METRICS, record_failure
 from mirror.sharing import start_sharing, stop_sharing
 
@@ -159,6 +159,8 @@ def _start(
     def job(config: DictConfig) -> None:
         try:
             run(read(config))
+        except PrunedError as reason:
+            log.info("pruned: %s", reason)
         except MirrorError as error:
             log.error("error: %s", error)
             if leaves_record:

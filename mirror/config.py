@@ -427,6 +427,8 @@ class TrainConfig:
     """Run those again that failed."""
     max_runs: int = 1000
     """A larger sweep is taken for a mistake."""
+    trial: str | None = None
+    """Set by a search: ``<storage>#<study>#<number>`` of the trial that the run reports its validation scores to."""
 
     def __post_init__(self) -> None:
         # Not in OptimConfig, where the schema still holds the reference to the model's rate.
@@ -652,11 +654,15 @@ class ReportConfig:
     """Write the report again and again while a sweep runs; Ctrl-C ends it."""
     every: int = 10
     """Seconds between two reports."""
+    wandb: str | None = None
+    """Also make a workspace in W&B that compares the runs: the user or team in whose account they lie."""
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise MirrorError("runs is empty: write the folder of a sweep behind the command.")
         _check(self.every >= 1, "every", self.every, "at least 1")
+        if self.wandb and self.watch:
+            raise MirrorError(f"wandb={self.wandb} makes one workspace: leave out --watch, W&B shows new runs itself.")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,3 +10,7 @@ class MirrorError(Exception):
 
 class UnavailableError(MirrorError):
     """A test set that is neither here nor on a hub that answers; the user gave no folder that should hold it."""
+
+
+class PrunedError(MirrorError):
+    """A search has given a run up: no mistake, and no failure."""

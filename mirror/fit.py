@@ -16,11 +16,12 @@ from torch import Tensor
 from mirror.batches import BatchKey, MirrorData, MirroredBatch, MirroredPairs
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.encoder import MirrorEncoder
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, PrunedError
 from mirror.hardware import Hardware, is_chief
 from mirror.module import MirrorModule
+from mirror.pruning import Pruning
 from mirror.record import RunRecord
-from mirror.resume import Earlier, Keeper
+from mirror.resume import CHECKPOINTS, Earlier, Keeper
 from mirror.trackers import build_trackers
 from mirror.trainer import LOOK_EVERY, build_trainer
 
@@ -49,6 +50,7 @@ def fit(
 
     Raises:
         MirrorError: the loss or the weights are not finite, or the memory does not suffice.
+        PrunedError: the search that the run belongs to gives it up.
     """
     curve = Curve(record, LOOK_EVERY[hardware.device])
     callbacks: list[Callback] = [curve, *watch, Keeper(folder, config.checkpoint_every)]
@@ -57,6 +59,8 @@ def fit(
         monitor = f"val/{config.eval.validation}"
         best = ModelCheckpoint(folder / "best", monitor=monitor, mode="max", save_weights_only=True)
         callbacks.append(best)
+        if config.trial:
+            callbacks.append(Pruning(config.trial, config.eval.validation))
     effective = _effective_batch(config, len(data.pairs.pairs))
     record["effective_batch"] = effective
     log.info("training on %s in %s, %s", hardware.name, hardware.precision.value, _in_words(effective))
@@ -86,6 +90,10 @@ def fit(
     encoder.train()
     try:
         trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
+    except PrunedError:
+        for kept in (folder / "best", folder / CHECKPOINTS):
+            shutil.rmtree(kept, ignore_errors=True)
+        raise
     except torch.OutOfMemoryError as error:
         raise MirrorError(
             "The device has too little memory: set batch.micro (the batch in parts), or lower batch.max_tokens."

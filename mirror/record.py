@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mirror.errors import PrunedError
 from mirror.version import __version__
 
 METRICS = "metrics.json"
@@ -77,6 +78,8 @@ class RunRecord:
     ) -> None:
         if kind is None:
             self.content["status"] = "finished"
+        elif issubclass(kind, PrunedError):
+            self.content["status"], self.content["error"] = "pruned", f"pruned: {error}"
         elif issubclass(kind, KeyboardInterrupt | SystemExit):
             self.content["status"], self.content["error"] = "interrupted", "stopped by the user"
         else:

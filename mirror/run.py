@@ -93,7 +93,8 @@ def train(
         untouched = copy.deepcopy(encoder.backbone.state_dict()) if config.seeds > 1 else None
         # The run's own seed comes last: its encoder is the one that is returned.
         for number, seed in enumerate(reversed(range(config.seed, config.seed + config.seeds))):
-            seeded = dataclasses.replace(config, seed=seed, seeds=1)
+            trial = config.trial if config.seeds == 1 else None  # a trial has one score at a step
+            seeded = dataclasses.replace(config, seed=seed, seeds=1, trial=trial)
             place = folder if seed == config.seed else folder / f"seed-{seed}"
             if config.seeds > 1:
                 log.info("seed %d (%d of %d)", seed, number + 1, config.seeds)

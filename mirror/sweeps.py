@@ -22,6 +22,7 @@ NEUTRAL = (
     "max_runs",
     "resume",
     "checkpoint_every",
+    "trial",
 )
 """Settings that change nothing in what a run finds."""
 
@@ -80,7 +81,7 @@ def progress(folders: Sequence[Path], *, shown: bool) -> Iterator[None]:
                 states = [run["status"] if (run := read_run(folder)) else "" for folder in folders]
                 failed = states.count("failed")
                 bar.set_postfix_str(f"{states.count('running')} running, {failed} failed", refresh=False)
-                bar.n = states.count("finished") + failed + states.count("interrupted")
+                bar.n = sum(states.count(state) for state in ("finished", "failed", "interrupted", "pruned"))
                 bar.refresh()
                 if last:
                     return

@@ -92,7 +92,7 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
         raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
     mode = config.mode.value
     if config.mode is WandbMode.auto:
-        mode = os.environ.get("WANDB_MODE", "online" if _has_key() else "offline")
+        mode = os.environ.get("WANDB_MODE", "online" if has_key() else "offline")
     earlier = sorted((folder / "wandb").glob("*run-*-*"))
     try:
         run = wandb.init(
@@ -113,14 +113,19 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
     return WandbLogger(experiment=run)
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether wandb could log in without asking."""
     import netrc
+    from urllib.parse import urlsplit
+
+    import wandb
 
     if os.environ.get("WANDB_API_KEY"):
         return True
+    server = wandb.setup().settings.base_url
+    names = {urlsplit(server).netloc, "api.wandb.ai" if server == wandb.Settings().base_url else ""}
     try:
-        return "api.wandb.ai" in netrc.netrc().hosts
+        return not names.isdisjoint(netrc.netrc(os.environ.get("NETRC")).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
 

@@ -28,6 +28,7 @@ ALLOWED = {
         "mirror.pretraining.corpus",
         "mirror.pretraining.module",
         "mirror.pretraining.run",
+        "mirror.pruning",
         "mirror.resume",
         "mirror.run",
         "mirror.trackers",

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mirror.report import report
 from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.runs import AVERAGE, collect
 from mirror.report.table import Cell, compare, varying
+from mirror.report.workspace import workspace
 from tests.sweep_runs import write_run, write_sweep
 from tests.test_cli import Command, assert_refused, command  # noqa: F401
 
@@ -220,9 +222,86 @@ def test_watch(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert ["20 runs" in seen[0], "21 runs" in seen[1]] == [True, True]
 
 
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs as they lie in W&B too, and one that does not."""
+    folder = tmp_path_factory.mktemp("sweeps") / "tracked"
+    logger = ["logger.trackers=[csv,wandb]", "logger.group=temperature", "logger.project=mine"]
+    for temperature in (0.02, 0.04):
+        write_run(folder, [f"loss.temperature={temperature}", *logger], sets=["stsb-test"])
+    write_run(folder, ["loss.temperature=0.1"], sets=["stsb-test"])
+    return folder
+
+
+def test_workspace(tracked: Path) -> None:
+    """What would go to W&B: the sweep's runs, grouped by axis; each score by axis, mean and sd; the losses."""
+    pytest.importorskip("wandb_workspaces")
+    runs = collect([tracked]).runs
+    view = workspace(runs, compare(runs), "team", "ours")._to_model()
+    spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))["section"]
+    (shown,) = spec["runSets"]
+    (rule,) = shown["filters"]["filters"]
+    assert (view.entity, view.project, view.display_name) == ("team", "mine", "ours")
+    assert (rule["key"], rule["op"], rule["value"]) == ({"section": "run", "name": "group"}, "IN", ["temperature"])
+    assert shown["grouping"] == [{"section": "config", "name": "loss.temperature.value"}]
+    panels = [panel["config"] for part in spec["panelBankConfig"]["sections"] for panel in part["panels"]]
+    bars, losses, scatter, differences = panels
+    assert bars["metrics"] == ["summary_metrics.tuned/stsb-test/all"]
+    assert bars["groupBy"] == losses["groupBy"] == "loss.temperature.value"
+    assert (bars["groupAgg"], bars["groupArea"]) == ("mean", "stddev")
+    assert losses["metrics"] == ["loss"]
+    assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:geometry/uniformity", "summary:geometry/alignment")
+    assert differences == {"diffOnly": "split"}
+
+
+def test_workspace_is_saved_last(
+    command: Command,  # noqa: F811
+    tracked: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the page; nothing is asked of the network before a key is there."""
+    workspaces = pytest.importorskip("wandb_workspaces.workspaces")
+    saved: list[str] = []
+    monkeypatch.setattr(workspaces.Workspace, "save", lambda made: saved.append(made.project))
+    monkeypatch.setattr(workspaces.Workspace, "url", "https://w/view")
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", "nowhere")
+    assert_refused(command("report", tracked, "output=out", "wandb=team"), "wandb=team", "WANDB_API_KEY")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    result = command("report", tracked, "output=out", "wandb=team")
+    assert (result.code, saved) == (0, ["mine"])
+    assert "https://w/view" in result.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"logger.trackers": "[csv]"}, "no sweep with logger=wandb"),
+        ({"logger.group": None}, "no sweep with logger=wandb"),
+        ({"logger.project": "another"}, "the projects another, mine"),
+    ],
+)
+def test_workspace_refuses(tracked: Path, changed: dict[str, Any], reason: str) -> None:
+    runs = collect([tracked]).runs
+    in_wandb = [run for run in runs if "wandb" in run.settings["logger.trackers"]]
+    for run in in_wandb[: 1 if "logger.project" in changed else None]:
+        run.settings |= changed
+    with pytest.raises(MirrorError, match=f"wandb=team .*{reason}"):
+        workspace(runs, compare(runs), "team", "ours")
+
+
+def test_workspace_needs_its_package(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    runs = collect([tracked]).runs
+    with pytest.raises(MirrorError, match=r"pip install 'mirror-encoders\[workspace\]'"):
+        workspace(runs, compare(runs), "team", "ours")
+
+
 @pytest.mark.parametrize(
     ("arguments", "reasons"),
     [
+        (["grid", "wandb=team", "--watch"], ["wandb=team", "--watch"]),
         (["nowhere"], ["nowhere is no folder"]),
         (["empty"], ["empty holds no training run"]),
         (["grid", "baseline=loss.temperature=7"], ["baseline=loss.temperature=7 is no row", "loss.temperature=0.02"]),
@@ -283,8 +362,10 @@ def test_page_in_a_browser(sweep: Path, tmp_path: Path, browser: Any, width: int
     assert column(2) == ["1000", "20000"] * 3
     heading = page.locator("table.compared thead th", has_text="sts13")
     heading.click()
+    page.wait_for_selector("th[aria-sort=ascending]")  # it sorts a moment after the click
     first = [float(text.split()[0]) for text in column(5)]
     heading.click()
+    page.wait_for_selector("th[aria-sort=descending]")
     second = [float(text.split()[0]) for text in column(5)]
     assert first == sorted(first)
     assert second == first[::-1]

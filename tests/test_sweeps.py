@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def point(config: TrainConfig) -> tuple[float, int]:
     ("overrides", "same"),
     [
         (["logger=tensorboard", "logger.group=x", "trainer.progress=false", "batch.workers=2"], True),
-        (["retry_failed=true", "max_runs=5", "checkpoint_every=7"], True),
+        (["retry_failed=true", "max_runs=5", "checkpoint_every=7", "trial='a#b#0'"], True),
         (["model.pooling=cls", "seed=42"], True),  # what holds anyway
         (["seed=1"], False),
         (["aug.unit=word"], False),
@@ -158,7 +159,7 @@ def test_failed_runs(command: Command, runs: Runs) -> None:  # noqa: F811
     ("arguments", "reasons"),
     [
         (["-m", "seed=range(0,100)", "loss.temperature=0.1,0.2", "max_runs=150"], ["200 runs", "max_runs=200"]),
-        (["-m", "seed=range(0,100000)"], ["100,000 runs", "max_runs=100000"]),
+        (["-m", "seed=range(0,100000)"], ["100,000 runs (277 h 47 min if each took 10 s", "max_runs=100000"]),
         (["-m", "seed=range(1,1)"], ["no runs"]),
         (["-m", "loss.temprature=0.1,0.2"], ["loss.temprature", "did you mean loss.temperature?"]),
         (["-m", "temprature=0.1,0.2"], ["temprature"]),
@@ -281,6 +282,57 @@ def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.Monkey
     assert sum(line.startswith("best: ") for line in result.err.splitlines()) == len(front)
 
 
+PRUNED = [
+    "sweep=search", "hydra.sweeper.trials=8", "data.path=texts.txt", "data.size=48", "batch.size=8", "trainer=cpu",
+    "trainer.progress=false", "select=best", "eval.every=2", "eval.raw=[]", "loss.temperature=0.1",
+    "model.pooling=mean", "optim.lr=tag(log,interval(1e-6,1e-1))",
+]  # fmt: skip
+
+
+def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path) -> None:  # noqa: F811
+    """The trials that stop are those of which the naive rule says so: every score so far under the median there."""
+    optuna = pytest.importorskip("optuna")
+    line = [*PRUNED, f"model.path={tiny_bert}", f"eval.data_dir='{eval_dir}'"]
+    result = command("train", *line)
+    assert result.code == 0, result.err
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    complete: list[dict[int, float]] = []
+    pruned: list[dict[int, float]] = []
+    for trial in study.trials:
+        scores = trial.intermediate_values
+        behind = [
+            step
+            for step in scores
+            if step < 6
+            and len(complete) >= 5
+            and max(score for at, score in scores.items() if at <= step)
+            < statistics.median(other[step] for other in complete)
+        ]
+        assert list(scores) == ([2, 4, 6] if not behind else list(range(2, behind[0] + 1, 2)))
+        assert (trial.state.name == "PRUNED") is bool(behind)
+        (pruned if behind else complete).append(scores)
+    assert pruned, "choose a seed of the search with which a trial is pruned"
+
+    runs = runs_in(POOL / "search").values()
+    ended = [run for run in runs if run["status"] == "pruned"]
+    assert len(ended) == len(pruned)
+    assert all(run["error"].startswith("pruned: stsb-dev is ") for run in ended)
+    assert result.err.count("pruned: stsb-dev is ") >= len(pruned)
+    assert not [*POOL.rglob("best"), *POOL.rglob("checkpoints")]  # no weights of runs that were given up
+
+    assert "8 trials in outputs/train-sweep/search finished already, 0 to run" in command("train", *line).err
+
+
+def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Optuna refuses to."""
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    for seed, (time_too, told) in enumerate({"true": False, "false": True}.items()):
+        arguments = [f"hydra.sweeper.seed={seed}", f"hydra.sweeper.time={time_too}", "hydra.sweeper.trials=1"]
+        assert command("train", *SEARCH, *arguments).code == 0
+        assert [trial is not None for trial in runs.seen(lambda config: config.trial)] == [told]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reasons"),
     [
@@ -334,14 +386,20 @@ def test_killed_twice(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_joblib(tiny_bert: Path, tmp_path: Path) -> None:
-    """Beside each other: the cores are shared out, the terminal has one bar, a failed run is listed."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+@pytest.mark.parametrize(
+    ("launcher", "setting", "threads"),
+    [
+        ("joblib", "hydra.launcher.n_jobs=2", max(1, (os.cpu_count() or 1) // 2)),
+        ("ray", "+hydra.launcher.ray.init.num_cpus=2", 1),
+    ],
+)
+def test_beside_each_other(tiny_bert: Path, tmp_path: Path, launcher: str, setting: str, threads: int) -> None:
+    """The cores are shared out, the terminal has one bar, a failed run is listed."""
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2", "loss.temperature=0,0.1"]
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, *launcher],
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, f"hydra/launcher={launcher}", setting],
         cwd=tmp_path,
         env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -354,5 +412,4 @@ def test_joblib(tiny_bert: Path, tmp_path: Path) -> None:
     assert "error: 2 of 4 runs did not finish" in result.stderr
     ended = [run for run in runs_in(tmp_path / POOL / "unnamed").values() if run["status"] == "finished"]
     assert [run["seed"] for run in sorted(ended, key=lambda run: int(run["seed"]))] == [1, 2]
-    threads = max(1, (os.cpu_count() or 1) // 2)
     assert all(f"({threads} threads)" in run["hardware"]["device"] for run in ended)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from mirror import MirrorError
-from mirror.config import LoggerConfig, Tracker, WandbMode
+from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.trackers import build_trackers, close_trackers
+from tests.conftest import ROOT, SENTENCES
 from tests.test_run import go, metrics
 
 wandb = pytest.importorskip("wandb")
@@ -115,6 +117,45 @@ def test_wandb_has_everything(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -
     tables = [json.loads(path.read_text(encoding="utf-8")) for path in log.parent.rglob("*.table.json")]
     scores = next(table["data"] for table in tables if len(table["columns"]) == 4)
     assert ["tuned", "stsb-test", "all", pytest.approx(found["scores"]["tuned"]["stsb-test"]["all"])] in scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["serial", "joblib"]
+)
+def test_wandb_in_a_sweep(tiny_bert: Path, eval_dir: Path, tmp_path: Path, launcher: list[str]) -> None:
+    """Read back with W&B's own command: each run of a sweep has its own settings, group, history and summary."""
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    line = [
+        sys.executable, str(ROOT / "scripts" / "train.py"), "sweep=temperature", "loss.temperature=0.05,0.2",
+        "seed=1,2", f"model.path={tiny_bert}", "data.path=texts.txt", "data.size=48", "batch.size=16", "trainer=cpu",
+        "eval=stsb", f"eval.data_dir={eval_dir}", "eval.raw=[]", "optim.lr=1e-3", "logger=wandb", "logger.mode=offline",
+        *launcher,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(line, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+    def merged(read: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+        return {key: value for entry in read if kind in entry for key, value in entry[kind].get("update", {}).items()}
+
+    points = set()
+    for log in offline_runs(tmp_path):
+        read, folder = records(log), log.parents[2]
+        found = metrics(folder)
+        (begun,) = (entry["run"] for entry in read if "run" in entry)
+        assert (begun["run_group"], begun["job_type"], begun["display_name"]) == ("temperature", "train", folder.name)
+        settings = merged(read, "config")
+        expected = dict(flat(found["config"])) | {"effective_batch.texts": 16}
+        assert {key: settings[key] for key in expected} == expected
+        history = [entry["history"]["item"] for entry in read if "history" in entry]
+        with (folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+        assert [item["loss"] for item in history if "loss" in item] == pytest.approx(losses)
+        assert merged(read, "summary")["tuned/stsb-test/all"] == found["scores"]["tuned"]["stsb-test"]["all"]
+        points.add((settings["loss.temperature"], settings["seed"]))
+    assert points == {(0.05, 1), (0.05, 2), (0.2, 1), (0.2, 2)}
 
 
 def test_run_that_goes_on_keeps_its_wandb_id(tmp_path: Path) -> None:

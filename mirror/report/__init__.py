@@ -11,6 +11,7 @@ from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.page import page, summary
 from mirror.report.runs import collect
 from mirror.report.table import compare
+from mirror.report.workspace import save, workspace
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ def report(config: ReportConfig) -> Path:
         The page.
 
     Raises:
-        MirrorError: there is no run, the baseline is no row, a package is missing, or the folder cannot be written.
+        MirrorError: there is no run, the baseline is no row, a package is missing, the folder cannot be written, or W&B
+            does not take the workspace.
     """
     folders = [Path(folder).expanduser() for folder in config.runs]
     for folder in folders:
@@ -44,7 +46,7 @@ def report(config: ReportConfig) -> Path:
 def _write(config: ReportConfig, folders: list[Path], target: Path, every: int | None) -> Path:
     found = collect(folders)
     if not found.runs:
-        left_out = f" ({found.problems[0]})" if found.problems else ""
+        left_out = f" ({found.problems[0].removesuffix('.')})" if found.problems else ""
         raise MirrorError(f"runs={', '.join(map(str, folders))} holds no training run{left_out}: give a run's folder.")
     comparisons = compare(found.runs, config.baseline)
     title = config.title or ", ".join(folder.resolve().name for folder in folders)
@@ -55,6 +57,7 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         "table.tex": latex(comparisons),
         "report.html": page(found, comparisons, title, target, every),
     }
+    made = workspace(found.runs, comparisons, config.wandb, title) if config.wandb else None
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -66,4 +69,6 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
     for problem in found.problems:
         log.warning("%s", problem)
     log.info("%s Report in %s", summary(found.runs), target / "report.html")
+    if made is not None:
+        log.info("workspace %s", save(made))
     return target / "report.html"

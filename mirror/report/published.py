@@ -1,6 +1,9 @@
 """Figures of others, to stand beside ours; Spearman × 100, all pairs of a set ranked together."""
 
+from statistics import fmean
+
 from mirror.evaluation.sts import AVERAGED
+from mirror.report.runs import AVERAGE
 
 PUBLISHED = {
     "BERT-base, CLS (published leaderboards)": (21.54, 32.11, 21.28, 37.89, 44.24, 20.30, 42.42),
@@ -15,7 +18,9 @@ PUBLISHED = {
 def published(sets: list[str]) -> dict[str, dict[str, float]]:
     """The published figures on those of our sets that others report; empty where there is none."""
     rows = {
-        name: {key: score for key, score in zip(AVERAGED, scores, strict=True) if key in sets}
+        name: {
+            key: score for key, score in (*zip(AVERAGED, scores, strict=True), (AVERAGE, fmean(scores))) if key in sets
+        }
         for name, scores in PUBLISHED.items()
     }
     return {name: scores for name, scores in rows.items() if scores}

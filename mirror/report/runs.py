@@ -70,8 +70,15 @@ class Run:
         """What repeats it, alone."""
         if not self.typed:
             return shlex.join(["python", *self.content.get("command", [])])
-        words = [f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress")]
+        words = [
+            f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress", "trial")
+        ]
         return shlex.join(["python", "scripts/train.py", *words])
+
+    @property
+    def group(self) -> str | None:
+        """The sweep that trackers know it by."""
+        return self.settings.get("logger.group")
 
     @property
     def frame(self) -> tuple[str, tuple[tuple[str, int], ...]]:
@@ -161,12 +168,14 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
     )
 
 
+def headline(score: Mapping[str, float]) -> str:
+    """The protocol that the field quotes, of those by which a set was scored."""
+    return "all" if "all" in score else next(key for key in score if key != "pairs")
+
+
 def _headlines(sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The figure that is quoted of each set, the first one, and the average of the seven."""
-    values = {
-        name: float(score["all"] if "all" in score else next(value for key, value in score.items() if key != "pairs"))
-        for name, score in sets.items()
-    }
+    values = {name: float(score[headline(score)]) for name, score in sets.items()}
     if set(AVERAGED) <= values.keys():
         values[AVERAGE] = fmean(values[name] for name in AVERAGED)
     return values

@@ -136,7 +136,8 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison
 def varying(runs: Sequence[Run]) -> list[str]:
     """The settings that tell the runs apart: those that were typed, then others that do not follow from these."""
     typed = dict.fromkeys(NUMBER_OF.get(key, key) for run in runs for key in run.typed)
-    axes = [key for key in typed if key not in NOT_AXES and len({value(run, key) for run in runs}) > 1]
+    varied = [key for key in typed if key not in NOT_AXES and not key.startswith("logger.")]
+    axes = [key for key in varied if len({value(run, key) for run in runs}) > 1]
     rest = [key for key in dict.fromkeys(key for run in runs for key in run.settings) if key not in typed]
     for key in rest:
         if key in NOT_AXES or key.startswith(("logger.", "eval.")) or len({value(run, key) for run in runs}) < 2:

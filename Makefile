@@ -22,10 +22,10 @@ demo: install  ## train, measure and search offline, in minutes; QUESTION="…" 
 	$(BIN)/python scripts/search.py "$(QUESTION)"
 
 test: install  ## the fast tests, a few minutes on two cores
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-slow: install  ## the tests that take minutes each
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n auto
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ MODELS = Path(os.environ.get("MIRROR_MODELS", ROOT / ".." / "shared" / "models")
 
 # The tests never ask the hub: nothing they need is there, and a retry costs half a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before torch is imported: on models this small, and beside other tests, threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -154,10 +154,10 @@ def seed_step(seed: int, module: pl.LightningModule) -> None:
     torch.manual_seed(hash((seed, module.global_step, module.global_rank)) % 2**63)
 
 
-def losses_by_step(folder: Path) -> list[tuple[int, float]]:
-    """Step and loss from the CSV logs of a run and of its interrupted beginnings."""
-    losses: dict[int, float] = {}
+def by_step(folder: Path, figure: str = "loss") -> list[tuple[int, float]]:
+    """Step, counted from 0, and figure from the CSV logs of a run and of its interrupted beginnings."""
+    found: dict[int, float] = {}
     for path in sorted((folder / CURVE).glob("metrics*.csv"), key=lambda path: (path.name == "metrics.csv", path.name)):
         with path.open(encoding="utf-8") as file:
-            losses |= {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")}
-    return sorted(losses.items())
+            found |= {int(row["step"]): float(row[figure]) for row in csv.DictReader(file) if row.get(figure)}
+    return sorted(found.items())

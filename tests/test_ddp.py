@@ -23,7 +23,7 @@ from mirror.augment import set_dropout
 from mirror.batches import BatchKey, MirroredPairs
 from mirror.config import AugConfig, BatchConfig, LossConfig, LossForm, OptimConfig
 from mirror.module import MirrorModule
-from mirror.resume import earlier, losses_by_step
+from mirror.resume import by_step, earlier
 from tests.conftest import ROOT, SENTENCES
 
 TEXTS = [*SENTENCES[:18], *SENTENCES[:3], *SENTENCES[30:32]]
@@ -139,7 +139,7 @@ def alone(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_like(run: Path, alone: Path) -> None:
     vectors = [MirrorEncoder.load(folder / "encoder").encode(SENTENCES[:8]) for folder in (run, alone)]
     torch.testing.assert_close(torch.from_numpy(vectors[0]), torch.from_numpy(vectors[1]), atol=1e-3, rtol=1e-3)
-    losses = [[loss for _, loss in losses_by_step(folder)] for folder in (run, alone)]
+    losses = [[loss for _, loss in by_step(folder)] for folder in (run, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert len(losses[0]) == 7
 

@@ -21,7 +21,7 @@ from mirror.compose import compose, resumed
 from mirror.losses import info_nce
 from mirror.module import MirrorModule
 from mirror.record import METRICS
-from mirror.resume import earlier, losses_by_step
+from mirror.resume import by_step, earlier
 from mirror.run import train
 from tests.conftest import ROOT, SENTENCES
 
@@ -54,7 +54,7 @@ def assert_same(a: Path, b: Path) -> None:
     first, second = weights(a), weights(b)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert losses_by_step(a) == losses_by_step(b)
+    assert by_step(a) == by_step(b)
     assert metrics(a)["loss"] == metrics(b)["loss"]
     assert metrics(a)["steps"] == metrics(b)["steps"]
 
@@ -98,7 +98,7 @@ def test_stopped_anywhere(
 ) -> None:
     """Within an epoch, at its end, one step before the run's end."""
     expected = whole([*options, *extra], tmp_path / "whole")
-    assert len(losses_by_step(expected)) == 12
+    assert len(by_step(expected)) == 12
     for step in (1, 6, 8, 11) if not extra else (6,):
         folder = stopped([*options, *extra], tmp_path / f"stopped-{step}", step, monkeypatch)
         assert earlier(folder).steps == step

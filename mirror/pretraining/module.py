@@ -23,6 +23,8 @@ BETAS = (0.9, 0.98)
 """RoBERTa's (Liu et al. 2019, section 3.1): the slow average follows a loss that falls quickly."""
 LOG_EVERY = 50
 """Steps between two looks at the loss."""
+PERPLEXITY = "val/perplexity"
+"""Of the held-out texts, in the curve."""
 GUESSES = 3
 """Guesses shown for each blank."""
 
@@ -53,7 +55,7 @@ class PretrainModule(pl.LightningModule):
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
         self._places: Tensor | None = None
         encoder.backbone.register_forward_hook(self._keep_places)
-        self.loss, self.perplexities = math.nan, list[tuple[int, float]]()
+        self.loss = math.nan
         self._held_out = [0.0, 0.0]
 
     @property
@@ -120,9 +122,8 @@ class PretrainModule(pl.LightningModule):
         """Log the perplexity on the held-out texts, and show what the model fills in."""
         nats = self._held_out[0] / max(self._held_out[1], 1)
         perplexity = math.exp(min(nats, 50))
-        self.log("val/perplexity", perplexity, prog_bar=True)
+        self.log(PERPLEXITY, perplexity, prog_bar=True)
         if self.trainer.is_global_zero:
-            self.perplexities.append((self.global_step, perplexity))
             log.info("step %d of %d: perplexity %.2f on held-out texts", self.global_step, self.steps, perplexity)
             for line in self.fill():
                 log.info("    %s", line)

@@ -26,10 +26,10 @@ from mirror.hardware import Hardware, choose_hardware, is_chief
 from mirror.pretraining.card import model_card
 from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokenize_corpus
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
-from mirror.pretraining.module import LOG_EVERY, PretrainModule
+from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.record import RunRecord
-from mirror.resume import CHECKPOINTS, Earlier, Keeper, earlier, losses_by_step, note_texts
+from mirror.resume import CHECKPOINTS, Earlier, Keeper, by_step, earlier, note_texts
 from mirror.summary import time_line
 from mirror.texts import read_texts
 from mirror.trackers import build_trackers, close_trackers
@@ -120,11 +120,11 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
             return
         record["steps"], record["loss"] = steps, {"last": module.loss}
         record["tokens"] = min(batches.tokens * steps // batches.steps, batches.tokens * steps)
-        record["perplexity"] = {str(step): round(value, 3) for step, value in module.perplexities}
+        record["perplexity"] = {str(step + 1): round(value, 3) for step, value in by_step(folder, PERPLEXITY)}
         record["fill"] = module.fill()
 
         with record.phase("save"):
-            card = model_card(config, table, record.content, losses_by_step(folder))
+            card = model_card(config, table, record.content, by_step(folder))
             _save(model, tokenizer, folder / MODEL, card, half=config.half)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             shutil.rmtree(folder / TOKENIZER, ignore_errors=True)

@@ -105,6 +105,8 @@ def test_resumed_is_uninterrupted(
     after = weights(folder)
     assert all(torch.equal(whole[name], after[name]) for name in whole)
     assert metrics(folder)["status"] == "finished"
+    assert metrics(folder)["perplexity"] == metrics(tmp_path / "whole")["perplexity"]
+    assert [*metrics(folder)["perplexity"]] == ["5", "10"]
     assert not (folder / "checkpoints").exists()
 
 

@@ -150,7 +150,7 @@ def _run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             f"eval.data_dir={DATA}", f"seeds={arguments.seeds}", *RECIPES[name], f"eval={arguments.eval}",
             *arguments.set, f"hydra.run.dir={folder}",
         ]  # fmt: skip
-        subprocess.run(command, check=True, cwd=ROOT)
+        subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)  # the tables stand alone
     content = json.loads(metrics.read_text(encoding="utf-8"))
     assert content["status"] == "finished", f"{folder} did not finish: {content.get('error')}"
     left_out = ("cosines", "views", "command", "config")

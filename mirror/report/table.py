@@ -189,11 +189,8 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
 def _mark_baseline(comparison: Comparison, baseline: str) -> bool:
     """Find the baseline's row and test the others against it; whether it is there."""
     wanted = dict(part.strip().partition("=")[::2] for part in baseline.split(","))
-    found = [
-        row
-        for row in comparison.rows
-        if wanted.items() <= {axis: shown(item) for axis, item in row.settings.items()}.items()
-    ]
+    # Also by what all rows have in common, so that a command still holds when an axis is added.
+    found = [row for row in comparison.rows if all(shown(value(row.runs[0], key)) == wanted[key] for key in wanted)]
     if len(found) > 1:
         raise MirrorError(
             f"baseline={baseline} fits {len(found)} rows: name more of {', '.join(comparison.axes)}, "

@@ -9,11 +9,14 @@ from mirror.errors import MirrorError, PrunedError
 
 log = logging.getLogger(__name__)
 
+STARTUP = 5
+"""Trials that are finished before one is given up (Optuna's default)."""
+
 
 class Pruning(Callback):
     """Reports to Optuna's study, in whatever process or machine the run is, and asks its median pruner: a trial ends
     whose best score so far is below the median of the finished trials at the same step (Golovin et al. 2017, Vizier,
-    section 3.2.2), once Optuna has five of these to compare with.
+    section 3.2.2), once there are ``STARTUP`` of these.
 
     Args:
         trial: ``TrainConfig.trial``.
@@ -28,7 +31,9 @@ class Pruning(Callback):
             import optuna
 
             storage, study_name, number = trial.rsplit("#", 2)
-            study = optuna.load_study(study_name=study_name, storage=storage, pruner=optuna.pruners.MedianPruner())
+            study = optuna.load_study(
+                study_name=study_name, storage=storage, pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+            )
             self.trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[int(number)]._trial_id)
         except ImportError:
             raise MirrorError("trial=… needs the package optuna: pip install 'mirror-encoders[search]'.") from None

@@ -289,9 +289,10 @@ PRUNED = [
 ]  # fmt: skip
 
 
-def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path) -> None:  # noqa: F811
+def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """The trials that stop are those of which the naive rule says so: every score so far under the median there."""
     optuna = pytest.importorskip("optuna")
+    monkeypatch.setattr("mirror.pruning.STARTUP", 2)
     line = [*PRUNED, f"model.path={tiny_bert}", f"eval.data_dir='{eval_dir}'"]
     result = command("train", *line)
     assert result.code == 0, result.err
@@ -304,7 +305,7 @@ def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path) -> Non
             step
             for step in scores
             if step < 6
-            and len(complete) >= 5
+            and len(complete) >= 2
             and max(score for at, score in scores.items() if at <= step)
             < statistics.median(other[step] for other in complete)
         ]

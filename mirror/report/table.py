@@ -13,6 +13,7 @@ from scipy.stats import false_discovery_control, ttest_ind, ttest_rel
 
 from mirror.compose import NUMBER_OF
 from mirror.errors import MirrorError
+from mirror.evaluation.sts import AVERAGED
 from mirror.report.runs import AVERAGE, Run, Sample
 from mirror.sweeps import NEUTRAL
 
@@ -175,7 +176,8 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
         for name in scores:
             values = {sample.seed: sample.scores[name] for sample in row.samples if name in sample.scores}
             if values:
-                seen = any(name in run.transductive or (name == AVERAGE and run.transductive) for run in row.runs)
+                measured = AVERAGED if name == AVERAGE else (name,)
+                seen = any(not run.transductive.isdisjoint(measured) for run in row.runs)
                 row.cells[name] = Cell(values, transductive=seen)
     for name in scores:
         if len(rows) > 1:

@@ -154,3 +154,15 @@ def test_unknown_name_of_the_package() -> None:
 def test_files_are_found() -> None:
     assert Path(FILES["mirror.evaluation"]).name == "__init__.py"
     assert {"mirror.run", "mirror.evaluation.sts"} <= FILES.keys()
+
+
+def test_no_garbage_is_looked_for_among_what_was_imported() -> None:
+    """That takes seconds at the start and at the exit; afterwards garbage is collected again."""
+    code = (
+        "import gc; from mirror.cli import _importing\n"
+        "with _importing(): inside = gc.isenabled()\n"
+        "print(inside, gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "True", "True"]

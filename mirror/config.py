@@ -461,8 +461,6 @@ class ArchitectureConfig:
 
     path: str | None = None
     """Hub name or local folder of a masked language model to continue from; its sizes stand, and its tokenizer."""
-    stack: int = 1
-    """So many copies of the layers of ``path``, one upon the other: a deep model sooner (Gong et al. 2019)."""
     layers: int = 4
     hidden: int = 256
     heads: int = 4
@@ -476,13 +474,11 @@ class ArchitectureConfig:
     """The peak rate that suits this size; ``optim.lr`` follows it."""
 
     def __post_init__(self) -> None:
-        for name in ("stack", "layers", "hidden", "heads", "intermediate"):
+        for name in ("layers", "hidden", "heads", "intermediate"):
             _check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         _check(self.positions >= 8, "model.positions", self.positions, "at least 8")
         if self.hidden % self.heads:
             raise MirrorError(f"model.hidden={self.hidden} cannot be shared out among model.heads={self.heads}.")
-        if self.stack > 1 and not self.path:
-            raise MirrorError(f"model.stack={self.stack} copies the layers of model.path: name a model there.")
         _check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         _rate("model.dropout", self.dropout)
 

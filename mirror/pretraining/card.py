@@ -21,8 +21,7 @@ def model_card(
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"
     rate = f"peak rate {config.optim.lr}, {config.optim.warmup_steps} steps of warm-up, {config.optim.schedule.value}"
     stored = f"{record['hardware']['precision']}, stored in {'half' if config.half else 'single'} precision"
-    copies = f", {model.stack} copies of its layers upon each other" if model.stack > 1 else ""
-    begin = f"continued from {model.path}{copies}" if model.path else f"from nothing (embeddings: {model.start.value})"
+    begin = f"continued from {model.path}" if model.path else f"from nothing (embeddings: {model.start.value})"
     return f"""---
 library_name: transformers
 pipeline_tag: fill-mask

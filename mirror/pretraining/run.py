@@ -6,7 +6,6 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +18,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Robe
 from mirror import hub
 from mirror.augment import set_dropout
 from mirror.backbone import load_backbone, quiet
-from mirror.config import ArchitectureConfig, PretrainConfig, Start, TokenizerKind, plain
+from mirror.config import PretrainConfig, Start, TokenizerKind, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.export import write_whole
@@ -180,8 +179,6 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
                 f"{config.model.path} only {model.get_input_embeddings().num_embeddings} embeddings: "
                 "they do not belong together."
             )
-        if config.model.stack > 1:
-            _stack(model, config.model)
         set_dropout(model, config.model.dropout)
         return model
     sizes = {
@@ -218,18 +215,6 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
             last_norm.weight.fill_(STD / COUNTED_STD)  # the embeddings score the guesses too: as evenly as usual
     set_dropout(model, config.model.dropout)
     return model
-
-
-def _stack(model: Any, config: ArchitectureConfig) -> None:
-    """Put copies of a model's layers upon them, in place (Gong et al. 2019, section 3)."""
-    if model.config.model_type not in ("bert", "roberta"):
-        raise MirrorError(
-            f"model.stack={config.stack} copies the layers of BERT and RoBERTa, and model.path={config.path} is "
-            f"{model.config.model_type}: leave it out."
-        )
-    layers = model.base_model.encoder.layer
-    layers.extend([deepcopy(layer) for _ in range(config.stack - 1) for layer in layers])
-    model.config.num_hidden_layers = len(layers)
 
 
 def _samples(texts: Sequence[str], tokenizer: Any) -> list[tuple[str, str]]:

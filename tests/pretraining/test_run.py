@@ -1,13 +1,12 @@
 """Whole pre-training runs on a tiny model: what they leave, how they go on after a stop, how they fail."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, ElectraConfig, ElectraForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.compose import compose, resumed
@@ -188,32 +187,6 @@ def test_continues_from_a_model(texts: Path, tiny_bert: Path, tmp_path: Path) ->
     assert 0 < moved < 1e-4
     vocabulary = AutoTokenizer.from_pretrained(tmp_path / "run" / "model").get_vocab()
     assert vocabulary == AutoTokenizer.from_pretrained(tiny_bert).get_vocab()
-
-
-def test_copies_of_the_layers_upon_each_other(texts: Path, tmp_path: Path) -> None:
-    """Before a step has moved them, the second half of the layers is the first."""
-    first = go(texts, tmp_path / "first", "model.layers=2")
-    unmoved = ("model.stack=2", f"model.path={tmp_path / 'first' / 'model'}", "optim.lr=1e-12", "trainer.max_steps=1")
-    after = go(texts, tmp_path / "second", *unmoved)
-    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "second" / "model")
-    assert model.config.num_hidden_layers == 4
-    for name, value in after.items():
-        origin = re.sub(r"layer\.(\d)", lambda found: f"layer.{int(found[1]) % 2}", name)
-        torch.testing.assert_close(value, first[origin], rtol=0, atol=1e-6)
-    assert len([name for name in after if ".layer.3." in name]) == len([name for name in after if ".layer.1." in name])
-    assert "2 copies of its layers" in (tmp_path / "second" / "model" / "README.md").read_text()
-
-
-def test_a_stack_of_what(texts: Path, tmp_path: Path) -> None:
-    with pytest.raises(MirrorError, match=r"model\.stack=2 copies the layers of model\.path: name a model there"):
-        small(texts, "model.stack=2")
-    electra = tmp_path / "electra"
-    sizes = {"hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ElectraForMaskedLM(ElectraConfig(vocab_size=200, intermediate_size=32, **sizes)).save_pretrained(electra)
-    go(texts, tmp_path / "first")
-    AutoTokenizer.from_pretrained(tmp_path / "first" / "model").save_pretrained(electra)
-    with pytest.raises(MirrorError, match=r"BERT and RoBERTa, and model\.path=.*electra is electra: leave it out"):
-        go(texts, tmp_path / "run", "model.stack=2", f"model.path={electra}")
 
 
 def test_workers_make_no_difference(texts: Path, tmp_path: Path) -> None:

@@ -137,10 +137,9 @@ def learnt(
     """Loss and gradients of a step: as the module takes it, or as one graph over the same parts."""
     encoder.zero_grad()
     config = LossConfig(temperature=0.1)
-    parts = [[block.to(encoder.device) for block in part] for part in batch.parts]
-    batch = MirroredBatch(parts, batch.texts.to(encoder.device), batch.masked)
+    batch = batch.to(encoder.device)
     torch.manual_seed(3)
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):  # as Lightning's
         if cached:
             loss = MirrorModule(encoder, config, OptimConfig(lr=1e-3))(batch)
         else:

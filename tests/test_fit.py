@@ -82,7 +82,7 @@ class Waits(TorchDispatchMode):
     ASKED = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::bincount", "aten::equal")
 
     def __init__(self, module: MirrorModule) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.module, self.steps = module, set[int]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -102,10 +102,10 @@ def test_nothing_is_asked_of_the_device_between_two_looks(
 
     def start(module: MirrorModule) -> None:
         waits.append(Waits(module))
-        waits[0].__enter__()
+        waits[0].__enter__()  # type: ignore[no-untyped-call]
 
     monkeypatch.setitem(LOOK_EVERY, "cpu", 4)
     monkeypatch.setattr(MirrorModule, "on_train_start", start)
-    monkeypatch.setattr(MirrorModule, "on_train_end", lambda module: waits[0].__exit__(None, None, None))
+    monkeypatch.setattr(MirrorModule, "on_train_end", lambda module: waits[0].__exit__(None, None, None))  # type: ignore[no-untyped-call]
     go(tiny_bert, tmp_path / "run", *TEN, "trainer.progress=true", *overrides)
     assert waits[0].steps == {4, 8, 10}

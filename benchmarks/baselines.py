@@ -14,7 +14,7 @@ import torch
 from torch.optim import AdamW
 from transformers import AutoModel, AutoTokenizer
 
-from mirror.config import TrainConfig
+from mirror.config import Precision, TrainConfig
 
 TextsOf = Callable[[int], list[str]]
 """The texts of a batch by its number."""
@@ -24,8 +24,8 @@ class AuthorsLoop:
     """The manner of the authors' ``train_mirror.py``, rebuilt from its description.
 
     Every text is tokenised anew and padded to the longest length allowed, the two sides go through the model in two
-    forward passes, and pytorch-metric-learning's NT-Xent compares them. Single precision (the authors' autocast to
-    fp16 needs a GPU), CLS vectors, torch's AdamW with its defaults.
+    forward passes, and pytorch-metric-learning's NT-Xent compares them. Their autocast to fp16, without a scaler, on a
+    GPU; single precision on a CPU, where it needs one. CLS vectors, torch's AdamW with its defaults.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, device: torch.device, texts: TextsOf) -> None:
@@ -40,6 +40,7 @@ class AuthorsLoop:
         self.span, self.min_chars, self.max_tokens = config.aug.span_k, config.aug.min_chars, config.batch.max_tokens
         self.random = random.Random(config.seed)
         self.texts, self.device = texts, device
+        self.precision = Precision.fp16 if device.type == "cuda" else Precision.fp32
 
     def batch(self, number: int) -> Any:
         """Two tokenised sides, one of each pair masked."""
@@ -55,9 +56,10 @@ class AuthorsLoop:
 
     def learn(self, batch: Any) -> float:
         """One optimisation step; returns the loss."""
-        first, second = (self.encoder(**side.to(self.device)).last_hidden_state[:, 0] for side in batch)
-        labels = torch.arange(len(first), device=self.device)
-        loss: torch.Tensor = self.loss(torch.cat([first, second]), torch.cat([labels, labels]))
+        with torch.autocast(self.device.type, torch.float16, enabled=self.precision is Precision.fp16):
+            first, second = (self.encoder(**side.to(self.device)).last_hidden_state[:, 0] for side in batch)
+            labels = torch.arange(len(first), device=self.device)
+            loss: torch.Tensor = self.loss(torch.cat([first, second]), torch.cat([labels, labels]))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -76,7 +78,8 @@ class SimCSE:
     """The SimCSE recipe of sentence-transformers: ``MultipleNegativesRankingLoss`` over (text, text).
 
     The library's model, collator and loss, called in the order of its trainer, with the optimiser that its trainer
-    picks. The trainer's own bookkeeping and gradient clipping are left out, which favours it.
+    picks. The trainer's own bookkeeping and gradient clipping are left out, which favours it. Autocast to bf16 on a
+    GPU, which the library's documentation sets where a GPU has it; single precision on a CPU, its default.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, device: torch.device, texts: TextsOf) -> None:
@@ -94,6 +97,7 @@ class SimCSE:
         weight_decay = config.optim.weight_decay
         self.optimizer = AdamW(self.loss.parameters(), lr=config.optim.lr, weight_decay=weight_decay, fused=True)
         self.texts, self.device = texts, device
+        self.precision = Precision.bf16 if device.type == "cuda" else Precision.fp32
 
     def batch(self, number: int) -> Any:
         """The two columns, each padded to its longest text."""
@@ -109,7 +113,8 @@ class SimCSE:
             }
             for column in ("anchor_", "positive_")
         ]
-        loss: torch.Tensor = self.loss(features, None)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bf16):
+            loss: torch.Tensor = self.loss(features, None)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

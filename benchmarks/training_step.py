@@ -52,6 +52,8 @@ WARMUP = 2
 class Contender(Protocol):
     """One way to do the step."""
 
+    precision: Precision
+
     def batch(self, number: int) -> Any:
         """The tensors of a batch."""
 
@@ -89,9 +91,9 @@ class Mirror:
 
     def learn(self, batch: MirroredBatch) -> float:
         """As ``MirrorModule.training_step``, under Lightning's kind of autocast."""
-        parts = [[block.to(self.device) for block in part] for part in batch.parts]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is Precision.bf16):
-            loss: torch.Tensor = self.module(MirroredBatch(parts, batch.texts.to(self.device), batch.masked))
+        bf16 = self.precision is Precision.bf16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            loss: torch.Tensor = self.module(batch.to(self.device))
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -114,7 +116,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SENTENCES, help="training texts, one a line")
     parser.add_argument("--draft", type=Path, default=DRAFT, help="the mini model; its tokenizer serves BERT-base too")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", default="auto", help="mirror's: auto, fp32 or bf16; the others run in fp32")
+    parser.add_argument("--precision", default="auto", help="mirror's: auto, fp32 or bf16")
     add_common_arguments(parser, rounds=15)
     parser.add_argument("--peak", choices=NAMES, help=argparse.SUPPRESS)  # the child process that measures memory
     arguments = parser.parse_args()
@@ -193,7 +195,7 @@ def compare(arguments: argparse.Namespace) -> None:
     totals = {name: [sum(parts) for parts in zip(batch_times[name], step_times[name], strict=True)] for name in NAMES}
     results = {
         name: {
-            "precision": mirror.precision.value if name == "mirror" else "fp32",
+            "precision": contenders[name].precision.value,
             "batch_seconds": spread(batch_times[name]),
             "step_seconds": spread(step_times[name]),
             "total_seconds": spread(totals[name]),

@@ -86,7 +86,8 @@ class DropHead:
             MirrorError: the backbone has no attention layer of a known form.
         """
         self.rate = rate
-        self.text_index: Tensor | None = None  # (R, W), set before each forward pass
+        self.text_index: Tensor | None = None  # (R, W), set before each forward pass, and so is the number of its texts
+        self.texts = 0
         self.heads: int = getattr(getattr(backbone, "config", None), "num_attention_heads", 0)
         layers = [layer for name, layer in backbone.named_modules() if ATTENTION_OUTPUT.search(name)]
         if not layers or not self.heads:
@@ -101,7 +102,7 @@ class DropHead:
             return None
         assert self.text_index is not None
         heads_in = inputs[0]  # (R, W, H * D)
-        draw = torch.rand(int(self.text_index.max()) + 2, self.heads, device=heads_in.device)  # one row is padding's
+        draw = torch.rand(self.texts + 1, self.heads, device=heads_in.device)  # one row is padding's
         keep = (draw >= self.rate) | (draw == draw.amax(dim=1, keepdim=True))
         scale = keep * (self.heads / keep.sum(dim=1, keepdim=True))  # (B + 1, H)
         per_token = scale.to(heads_in.dtype)[self.text_index]  # (R, W, H); padding, -1, takes the last row

@@ -46,6 +46,16 @@ class MirroredBatch:
     masked: int
     """Views with a masked span."""
 
+    def to(self, device: torch.device) -> "MirroredBatch":
+        """The same batch on a device."""
+        parts = [[block.to(device) for block in part] for part in self.parts]
+        return MirroredBatch(parts, self.texts.to(device, non_blocking=True), self.masked)
+
+    def pin_memory(self) -> "MirroredBatch":
+        """The same batch where a GPU fetches it without the program waiting; called by torch's data loader."""
+        parts = [[block.pin_memory() for block in part] for part in self.parts]
+        return MirroredBatch(parts, self.texts.pin_memory(), self.masked)
+
 
 class MirroredPairs(Dataset[MirroredBatch]):
     """Makes batches from their keys.
@@ -111,12 +121,12 @@ class MirroredPairs(Dataset[MirroredBatch]):
         chosen = self.chosen(key)
         return self.pairs.take(chosen) if isinstance(self.pairs, LongPairs) else [self.pairs[i] for i in chosen]
 
-    def views(self, key: BatchKey) -> tuple[list[str | None], list[str | None]]:
-        """The left and the right views of a batch as masked strings; None where a text is left whole."""
+    def views(self, key: BatchKey, pairs: Sequence[Pair]) -> tuple[list[str | None], list[str | None]]:
+        """The left and the right views of a batch's texts as masked strings; None where a text is left whole."""
         rng = Random(f"mask {self.seed} {key.epoch} {key.step}")
         sides: tuple[list[str | None], list[str | None]] = ([], [])
         mask_token = self.encoder.tokenizer.mask_token or ""
-        for pair in self.texts(key):
+        for pair in pairs:
             drawn = rng.randrange(2)
             text = pair[drawn]
             masked = mask_span(text, rng, self.aug, mask_token, self.encoder.token_spans)
@@ -129,7 +139,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         share = slice(self.rank, None, self.world)
         pairs = self.texts(key)
         texts = [pair[side] for side in (0, 1) for pair in pairs[share]]
-        views = [view for side in self.views(key) for view in side[share]]
+        views = [view for side in self.views(key, pairs) for view in side[share]]
         if self.tokens is None:
             numbers = _number(pairs)  # by the whole batch, so that the devices agree
             views_or_texts = [text if view is None else view for view, text in zip(views, texts, strict=True)]
@@ -237,8 +247,5 @@ class MirrorData(pl.LightningDataModule):
         return DataLoader(sets, batch_size=None) if self.validation is not None else []
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Blocks move themselves; a validation set stays."""
-        if not isinstance(batch, MirroredBatch):
-            return batch
-        parts = [[block.to(device) for block in part] for part in batch.parts]
-        return MirroredBatch(parts, batch.texts.to(device, non_blocking=True), batch.masked)
+        """Batches move themselves; a validation set stays."""
+        return batch.to(device) if isinstance(batch, MirroredBatch) else batch

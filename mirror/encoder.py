@@ -340,7 +340,7 @@ class MirrorEncoder(nn.Module):
     def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
         """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
         if self.drophead is not None:
-            self.drophead.text_index = block.text_index
+            self.drophead.text_index, self.drophead.texts = block.text_index, len(block.texts)
         output = self.backbone(**self.inputs(block), output_hidden_states=layered, return_dict=True)
         return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
 

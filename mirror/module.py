@@ -53,9 +53,9 @@ class MirrorModule(pl.LightningModule):
         )
 
     def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
-        """The loss, shown on the bar; ``mirror.fit.Curve`` writes it to the trackers."""
+        """The loss; ``mirror.fit.Curve`` writes it to the trackers, ``mirror.trainer.Bar`` shows it."""
         loss: Tensor = self(batch)
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=1, sync_dist=True)
+        self.log("loss", loss, logger=False, batch_size=1, sync_dist=True)
         return loss
 
     def _vectors(self, parts: list[list[TokenBlock]]) -> Tensor:

@@ -31,6 +31,8 @@ def adamw(model: nn.Module, config: OptimConfig, steps: int, betas: tuple[float,
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = AdamW([group for group in groups if group["params"]], lr=config.lr, betas=betas, fused=True)
+    # A fused one would take fp16's scale off by itself, so that Lightning refuses to clip under autocast, in bf16 too.
+    optimizer._step_supports_amp_scaling = False
     options: dict[str, Any] = {}
     if config.schedule is Schedule.wsd:
         options = {"num_decay_steps": max(1, int(steps * DECAY_SHARE)), "decay_type": "linear"}

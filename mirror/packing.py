@@ -5,7 +5,7 @@ a padded block gives each text a row of its own. Everything after the backbone t
 block says for each token which text it belongs to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -42,12 +42,19 @@ class TokenBlock:
 
     def to(self, device: torch.device) -> "TokenBlock":
         """The same block on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "TokenBlock":
+        """The same block where a GPU fetches it without the program waiting; called by torch's data loader."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> "TokenBlock":
         return TokenBlock(
-            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
-            text_index=self.text_index.to(device, non_blocking=True),
-            position=self.position.to(device, non_blocking=True),
-            cls_index=self.cls_index.to(device, non_blocking=True),
-            texts=self.texts.to(device, non_blocking=True),
+            inputs={name: move(tensor) for name, tensor in self.inputs.items()},
+            text_index=move(self.text_index),
+            position=move(self.position),
+            cls_index=move(self.cls_index),
+            texts=move(self.texts),
             packed=self.packed,
         )
 

@@ -37,12 +37,13 @@ def pool(states: Sequence[Tensor], block: TokenBlock, pooling: Pooling) -> Tenso
     flat = hidden.flatten(0, 1)  # (R * W, D)
     if pooling is Pooling.cls:
         return flat[block.cls_index]
-    count = len(block.texts)
+    # Padding is one more text, the last: to pick the real tokens out, the program would wait for a GPU to count them.
+    count, flat = len(block.texts), flat.float()
     owner = block.text_index.flatten()
-    real = owner >= 0
-    flat, owner = flat[real].float(), owner[real]
+    owner = owner.where(owner >= 0, count)
     if pooling is Pooling.max:
-        lowest = flat.new_full((count, flat.shape[1]), -torch.inf)
-        return lowest.scatter_reduce(0, owner[:, None].expand_as(flat), flat, "amax")
-    sums = flat.new_zeros(count, flat.shape[1]).index_add(0, owner, flat)
-    return sums / owner.bincount(minlength=count)[:, None]
+        lowest = flat.new_full((count + 1, flat.shape[1]), -torch.inf)
+        return lowest.scatter_reduce(0, owner[:, None].expand_as(flat), flat, "amax")[:count]
+    sums = flat.new_zeros(count + 1, flat.shape[1]).index_add(0, owner, flat)[:count]
+    sizes = flat.new_zeros(count + 1).index_add(0, owner, flat.new_ones(len(owner)))[:count]
+    return sums / sizes[:, None]

@@ -48,9 +48,10 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, aug: AugConfig) ->
         MirrorError: neither masking nor dropout nor given positives make the views differ.
     """
     key = BatchKey(epoch=0, step=0)
-    chosen, (left, right) = pairs.chosen(key), pairs.views(key)
-    views = [(left[k] or pairs.pairs[i][0], right[k] or pairs.pairs[i][1]) for k, i in enumerate(chosen[:SAMPLE])]
-    masked = sum(a is not None or b is not None for a, b in zip(left, right, strict=True)) / len(chosen)
+    texts = pairs.texts(key)
+    left, right = pairs.views(key, texts)
+    views = [(left[k] or one, right[k] or other) for k, (one, other) in enumerate(texts[:SAMPLE])]
+    masked = sum(a is not None or b is not None for a, b in zip(left, right, strict=True)) / len(texts)
     tokens = encoder.tokenize([a for a, _ in views] + [b for _, b in views], pairs.batch.max_tokens)
     was_training = encoder.training
     encoder.train()

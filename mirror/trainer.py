@@ -59,10 +59,11 @@ class Bar(TQDMProgressBar):
         """All epochs are one to Lightning: nothing begins anew."""
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        """What stands at the end of the bar."""
+        """What stands at the end of the bar. With ``prog_bar=True`` Lightning would wait for the loss in every step."""
         metrics: dict[str, Any] = super().get_metrics(trainer, module)
         metrics.pop("v_num", None)
-        return metrics
+        loss = trainer.callback_metrics.get("loss")
+        return metrics if loss is None else {"loss": float(loss), **metrics}
 
 
 def quieten(chief: bool) -> None:

@@ -303,7 +303,7 @@ def test_drophead_works_on_the_common_families(kind: str) -> None:
     whole = outputs(backbone)
     drophead = DropHead(backbone, 0.5)
     assert len(drophead.handles) == (1 if kind == "albert" else 2)  # ALBERT's layers share their weights
-    drophead.text_index = torch.tensor([[0] * 12, [1] * 12])
+    drophead.text_index, drophead.texts = torch.tensor([[0] * 12, [1] * 12]), 2
     a, b = outputs(backbone), outputs(backbone)
     assert torch.isfinite(a).all()
     assert not torch.equal(a, b)

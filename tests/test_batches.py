@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mirror.batches import BatchKey, KeySampler, MirrorData, MirroredBatch, MirroredPairs
 from mirror.config import AugConfig, BatchConfig, DataConfig, Sample
@@ -66,14 +67,14 @@ def test_views_are_the_chosen_texts_left_before_right(encoder: MirrorEncoder) ->
     pairs = make(encoder)
     key = BatchKey(1, 0)
     texts = [pairs.pairs[i][0] for i in pairs.chosen(key)]
-    left, right = pairs.views(key)
+    left, right = pairs.views(key, pairs.texts(key))
     strings = [masked or text for side in (left, right) for masked, text in zip(side, texts, strict=True)]
     assert ids_of(pairs[key].parts[0]) == encoder.tokenize(strings, 50)["input_ids"]
 
 
 def test_one_side_of_each_pair_is_masked(encoder: MirrorEncoder) -> None:
     pairs = make(encoder)
-    left, right = pairs.views(FIRST)
+    left, right = pairs.views(FIRST, pairs.texts(FIRST))
     assert all((a is None) != (b is None) for a, b in zip(left, right, strict=True))
     assert 70 < sum(view is not None for view in left) < 130  # a fair coin: standard deviation 7
     batch = pairs[FIRST]
@@ -88,7 +89,13 @@ def test_masks_are_drawn_anew_in_each_epoch(encoder: MirrorEncoder) -> None:
 
     def masks(epoch: int) -> dict[int, str | None]:
         key = BatchKey(epoch, 0)
-        return dict(zip(pairs.chosen(key), (a or b for a, b in zip(*pairs.views(key), strict=True)), strict=True))
+        return dict(
+            zip(
+                pairs.chosen(key),
+                (a or b for a, b in zip(*pairs.views(key, pairs.texts(key)), strict=True)),
+                strict=True,
+            )
+        )
 
     first, second = masks(0), masks(1)
     assert first.keys() == second.keys()
@@ -123,7 +130,7 @@ def test_given_positives_stand_on_the_right(encoder: MirrorEncoder) -> None:
 def test_both_sides_of_given_positives_get_masked(encoder: MirrorEncoder) -> None:
     positives = [(a, b) for a, b in zip(SENTENCES[:100], SENTENCES[100:200], strict=True)]
     pairs = make(encoder, positives)
-    left, right = pairs.views(FIRST)
+    left, right = pairs.views(FIRST, pairs.texts(FIRST))
     assert all((a is None) != (b is None) for a, b in zip(left, right, strict=True))
     assert min(sum(view is not None for view in side) for side in (left, right)) > 30
 
@@ -304,3 +311,14 @@ def test_batch_moves_whole(encoder: MirrorEncoder) -> None:
     tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, moved.texts]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.masked == batch.masked
+
+
+def test_loader_pins_every_tensor_of_a_batch(encoder: MirrorEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader passes over what it does not know, and a copy to the GPU would then wait for the GPU's work."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.to("meta"))  # wants a GPU
+    batch = pin_memory(make(encoder)[FIRST])
+    (block,) = batch.parts[0]
+    tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, batch.texts]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

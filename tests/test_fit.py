@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mirror import MirrorError
 from mirror.losses import info_nce
+from mirror.module import MirrorModule
 from mirror.trainer import LOOK_EVERY
 from tests.test_run import curve, go, metrics
 
@@ -70,3 +73,39 @@ def test_effective_batch(
     content = metrics(tmp_path / "run")["effective_batch"]
     assert content == {**expected, "devices": 1, "texts_per_device": expected["texts"]}
     assert words in caplog.text
+
+
+class Waits(TorchDispatchMode):
+    """Notes the steps in which the program asks for what a GPU would first have to compute: numbers, or shapes that
+    follow from values."""
+
+    ASKED = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::bincount", "aten::equal")
+
+    def __init__(self, module: MirrorModule) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.module, self.steps = module, set[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().partition(".")[0]
+        chosen = name == "aten::index" and any(part is not None and part.dtype is torch.bool for part in args[1])
+        if chosen or name in self.ASKED:
+            self.steps.add(self.module.global_step)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("overrides", [[], ["aug=drophead"], ["model.pooling=mean", "batch.micro=3"]], ids=str)
+def test_nothing_is_asked_of_the_device_between_two_looks(
+    overrides: list[str], tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the step nor by Lightning nor by the bar."""
+    waits: list[Waits] = []
+
+    def start(module: MirrorModule) -> None:
+        waits.append(Waits(module))
+        waits[0].__enter__()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setitem(LOOK_EVERY, "cpu", 4)
+    monkeypatch.setattr(MirrorModule, "on_train_start", start)
+    monkeypatch.setattr(MirrorModule, "on_train_end", lambda module: waits[0].__exit__(None, None, None))  # type: ignore[no-untyped-call]
+    go(tiny_bert, tmp_path / "run", *TEN, "trainer.progress=true", *overrides)
+    assert waits[0].steps == {4, 8, 10}

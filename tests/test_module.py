@@ -104,8 +104,9 @@ def test_gradients_reach_every_weight_but_the_pooler(tiny_bert: Path) -> None:
     assert silent == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("clip", [None, 0.001])
-def test_gradient_clipping(tiny_bert: Path, clip: float | None, tmp_path: Path) -> None:
+def test_gradient_clipping(tiny_bert: Path, clip: float | None, precision: str, tmp_path: Path) -> None:
     """``trainer.gradient_clip`` bounds the norm of the gradients that the optimizer sees."""
     from mirror.compose import compose
     from mirror.run import train
@@ -117,10 +118,10 @@ def test_gradient_clipping(tiny_bert: Path, clip: float | None, tmp_path: Path) 
         norms.append(float(torch.stack([weight.grad.norm() for weight in weights]).norm()))
 
     overrides = ["eval=none", "batch.size=16", "trainer=cpu", "trainer.progress=false", "optim.lr=1e-3"]
-    setting = f"trainer.gradient_clip={'null' if clip is None else clip}"
+    overrides += [f"trainer.gradient_clip={'null' if clip is None else clip}", f"trainer.precision={precision}"]
     hook = register_optimizer_step_post_hook(look)
     try:
-        train(compose("train", [f"model.path='{tiny_bert}'", *overrides, setting]), tmp_path, SENTENCES[:48])
+        train(compose("train", [f"model.path='{tiny_bert}'", *overrides]), tmp_path, SENTENCES[:48])
     finally:
         hook.remove()
     assert len(norms) == 3
@@ -136,10 +137,9 @@ def learnt(
     """Loss and gradients of a step: as the module takes it, or as one graph over the same parts."""
     encoder.zero_grad()
     config = LossConfig(temperature=0.1)
-    parts = [[block.to(encoder.device) for block in part] for part in batch.parts]
-    batch = MirroredBatch(parts, batch.texts.to(encoder.device), batch.masked)
+    batch = batch.to(encoder.device)
     torch.manual_seed(3)
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):  # as Lightning's
         if cached:
             loss = MirrorModule(encoder, config, OptimConfig(lr=1e-3))(batch)
         else:

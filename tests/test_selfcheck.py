@@ -80,7 +80,7 @@ def test_check_changes_neither_batches_nor_weights(tiny_bert: Path) -> None:
     encoder = MirrorEncoder.load(tiny_bert)
     pairs = MirroredPairs(SAME, encoder, AugConfig(), BatchConfig(size=8), seed=0)
     before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
-    views = pairs.views(BatchKey(0, 0))
+    views = pairs.views(BatchKey(0, 0), pairs.texts(BatchKey(0, 0)))
     check_views(pairs, encoder, AugConfig())
-    assert pairs.views(BatchKey(0, 0)) == views
+    assert pairs.views(BatchKey(0, 0), pairs.texts(BatchKey(0, 0))) == views
     assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())

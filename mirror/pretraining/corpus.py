@@ -90,6 +90,16 @@ class MaskedBatch:
             self.tokens,
         )
 
+    def pin_memory(self) -> "MaskedBatch":
+        """The same batch where a GPU fetches it without the program waiting; called by torch's data loader."""
+        return MaskedBatch(
+            [block.pin_memory() for block in self.blocks],
+            [places.pin_memory() for places in self.places],
+            [targets.pin_memory() for targets in self.targets],
+            self.count,
+            self.tokens,
+        )
+
 
 class MaskedBatches(Dataset[MaskedBatch]):
     """The batches of a run by their step: the same step is the same batch, masks included, whoever asks and when.

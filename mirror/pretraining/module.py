@@ -94,7 +94,7 @@ class PretrainModule(pl.LightningModule):
         """The mean cross entropy, in nats, over the masked tokens of all devices."""
         # DDP averages the gradients: each device's sum over the count of all, times the number of devices.
         loss = self._cross_entropy(batch) / max(batch.count, 1) * self.trainer.world_size
-        self.log("loss", loss, prog_bar=True, batch_size=1)
+        self.log("loss", loss, batch_size=1, sync_dist=True)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:

@@ -271,12 +271,14 @@ def test_questions_one_at_a_time(tmp_path: Path) -> None:
 
     for override in ("seed=1", "loss.temperature=0.02", "loss.temperature=0.2", "data.size=1000", "data.size=20000"):
         write_run(tmp_path, [override])
-    write_run(tmp_path, ["data.size=50000", "loss.temperature=0.1"])
+    write_sweep(tmp_path, {"data.size": [50000], "loss.temperature": [0.1], "seed": [1, 2]})
     (comparison,) = compare(collect([tmp_path]).runs)
     along = {figure.title: figure.plot.data for figure in figures(comparison)}
     temperatures, sizes = along["average against loss.temperature"], along["average against data.size"]
     assert sorted(tuple(line.x) for line in temperatures) == [(0.02, 0.04, 0.2), (0.1,)]
     assert sorted(tuple(line.x) for line in sizes) == [(1000, 10000, 20000), (50000,)]
+    (alone,) = (line for line in sizes if len(line.x) == 1)  # no band, so a bar
+    assert list(alone.error_y.array) == pytest.approx([comparison.rows[-1].cells["average"].sd])
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         means, sds = [cell.mean for cell in cells], [cell.sd or 0.0 for cell in cells]
         name = ", ".join(map(shown, key)) or score
         hover = "%{x}: %{y:.2f}<extra>" + name + "</extra>"
-        if numeric and any(sds):  # the band of the seeds
+        line = numeric and len(x) > 1
+        if line and any(sds):  # the band of the seeds
             band = [mean + sd for mean, sd in zip(means, sds, strict=True)]
             band += [mean - sd for mean, sd in zip(means, sds, strict=True)][::-1]
             fill = {"fill": "toself", "fillcolor": color, "opacity": 0.18, "line": {"width": 0}}
@@ -87,9 +88,9 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
                 x=x + x[::-1], y=band, mode="lines", showlegend=False, hoverinfo="skip", legendgroup=name, **fill
             )
         plot.add_scatter(
-            x=x, y=means, mode="lines+markers" if numeric and len(x) > 1 else "markers", name=name, legendgroup=name,
+            x=x, y=means, mode="lines+markers" if line else "markers", name=name, legendgroup=name,
             line={"color": color}, marker={"color": color, "size": 8}, hovertemplate=hover,
-            error_y=None if numeric else {"array": sds, "color": color},
+            error_y=None if line else {"array": sds, "color": color},
         )  # fmt: skip
     factor = numeric and min(seen) > 0 and (axis in COUNTED or max(seen) / min(seen) >= 50)
     plot.update_xaxes(title=axis, type="log" if factor else "linear" if numeric else "category")

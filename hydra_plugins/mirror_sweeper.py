@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from omegaconf import OmegaConf, open_dict
 from mirror.compose import quoted, run_id
 from mirror.config import Strategy
 from mirror.errors import MirrorError
-from mirror.sweeps import progress, read_run, runs_in, usual_seconds
+from mirror.sweeps import alone, progress, read_run, runs_in, usual_seconds
 
 log = logging.getLogger(__name__)
 
@@ -145,12 +145,9 @@ class Grid(BasicSweeper):
         """Run them; what broke the launcher, if something did."""
         assert self.launcher is not None
         assert self.config is not None
+        jobs = [job for job in jobs if self._cleared(job.folder)]
         if not jobs:
             return None
-        for job in jobs:  # what a killed or failed run has left would mix with what the new one leaves
-            if (read_run(job.folder) or {}).get("status") == "finished":
-                raise MirrorError(f"{job.folder} holds a finished run with other settings: choose hydra.sweep.dir=….")
-            shutil.rmtree(job.folder, ignore_errors=True)
         OmegaConf.save(self.config, Path(self.config.hydra.sweep.dir) / "multirun.yaml")
         size = self.max_batch_size or len(jobs)
         with progress([job.folder for job in jobs], shown=not isinstance(self.launcher, BasicLauncher)):
@@ -161,6 +158,18 @@ class Grid(BasicSweeper):
                 except Exception as error:  # a worker that was killed, a queue that refused
                     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return None
+
+    def _cleared(self, folder: Path) -> bool:
+        """Remove what a killed or failed run has left, which would mix with what the new one leaves; False where a
+        process of a sweep that was killed is still at it."""
+        with alone(folder) as ours:
+            if not ours:
+                log.warning("%s is left to the process that runs it since an earlier start", folder)
+                return False
+            if (read_run(folder) or {}).get("status") == "finished":
+                raise MirrorError(f"{folder} holds a finished run with other settings: choose hydra.sweep.dir=….")
+            shutil.rmtree(folder, ignore_errors=True)
+        return True
 
     def _report(self, jobs: Sequence[Job], folder: Path, broken: str | None) -> None:
         """Say how the runs ended, from what they recorded.
@@ -310,17 +319,15 @@ def _distribution(axis: Override) -> Any:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps other sweeps out of a folder, which is made; a killed process keeps nobody out."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock", blocking=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….") from None
-    except OSError as error:
-        raise MirrorError(f"hydra.sweep.dir={folder} cannot be written ({error.strerror}): choose another.") from error
-    with lock:
+    with ExitStack() as held:
+        try:
+            ours = held.enter_context(alone(folder))
+        except OSError as error:
+            raise MirrorError(
+                f"hydra.sweep.dir={folder} cannot be written ({error.strerror}): choose another."
+            ) from error
+        if not ours:
+            raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….")
         yield
 
 

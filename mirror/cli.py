@@ -22,6 +22,7 @@ from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportCo
 from mirror.errors import MirrorError, PrunedError
 from mirror.record import METRICS, record_failure
 from mirror.sharing import start_sharing, stop_sharing
+from mirror.sweeps import alone, read_run
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,19 @@ def train() -> None:
             from mirror.run import train
 
         hydra_config = HydraConfig.get()
-        if hydra_config.mode is RunMode.MULTIRUN:
-            config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
-            start_sharing()
-
+        folder = Path(hydra_config.runtime.output_dir)
         given, started = started, None  # only the first run of a sweep begins with the command
-        train(config, Path(hydra_config.runtime.output_dir), started=given)
+        if hydra_config.mode is not RunMode.MULTIRUN:
+            train(config, folder, started=given)
+            return
+        config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
+        start_sharing()
+        with alone(folder) as ours:
+            # What a launcher started goes on when its sweep is killed, and may meet what the next start has begun.
+            if ours and (read_run(folder) or {}).get("status") != "finished":
+                train(config, folder, started=given)
+            else:
+                log.warning("%s is left to the process that runs it, or has run it, since another start", folder)
 
     try:
         _start("train", run)

@@ -63,6 +63,24 @@ def runs_in(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Holds a folder, which is made, until the end or the death of this process; whether no other process holds it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def usual_seconds(runs: Sequence[Mapping[str, Any]]) -> float | None:
     """How long a run took, as a rule; None where none has finished."""
     times = [run["seconds"]["total"] for run in runs if run["status"] == "finished" and "total" in run["seconds"]]

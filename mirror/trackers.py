@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, PrunedError
 
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
@@ -162,17 +162,21 @@ def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
 @contextmanager
 def tracking() -> Iterator[None]:
     """Ends with the loggers closed, however it ends."""
+    exit_code = 0
     try:
         yield
+    except BaseException as error:
+        exit_code = 0 if isinstance(error, PrunedError) else 1
+        raise
     finally:
-        close_trackers()
+        close_trackers(exit_code)
 
 
-def close_trackers() -> None:
-    """End an open W&B run, so that the next run of a sweep gets its own."""
+def close_trackers(exit_code: int = 0) -> None:
+    """End an open W&B run, so that the next run of a sweep gets its own; other codes than 0 mark it as failed."""
     import sys
 
     _open.clear()
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish()
+        wandb.finish(exit_code)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import re
 import shutil
 import statistics
 import sys
@@ -142,6 +144,12 @@ def test_what_varies(tmp_path: Path) -> None:
     assert varying(collect([tmp_path]).runs) == ["aug", "optim.warmup_steps"]
 
 
+def test_failed_attempt_does_not_hide_the_finished_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", ["seed=1"], sets=[], status="failed", error="MirrorError: oh")
+    write_run(tmp_path / "b", ["seed=1"], sets=[])
+    assert sorted(run.status for run in collect([tmp_path]).runs) == ["failed", "finished"]
+
+
 def test_what_is_no_run_is_named(sweep: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(sweep, folder)
@@ -211,6 +219,16 @@ def test_one_run_without_scores(tmp_path: Path) -> None:
     assert "not measured" in page
 
 
+def test_columns_with_gaps_sort_as_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path, ["loss.temperature=0.1"], loss={}, seconds={})
+    write_run(tmp_path, ["loss.temperature=0.2"])
+    page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
+    table = page[page.index('<table class="compared"') : page.index("<tfoot>")]
+    orders = re.findall(r'<td[^>]*data-order="([^"]*)"', table)
+    assert len(orders) == table.count("<td") == 2 * 12
+    assert all(math.isfinite(float(order)) for order in orders)
+
+
 def test_watch(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page reloads while it is watched, has what has come meanwhile, and stands still in the end."""
     folder = tmp_path / "live"
@@ -229,6 +247,38 @@ def test_watch(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     refresh = '<meta http-equiv="refresh" content="3">'
     assert [refresh in page for page in (*seen, last)] == [True, True, False]
     assert ["20 runs" in seen[0], "21 runs" in seen[1]] == [True, True]
+
+
+def test_watch_waits_for_runs_and_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def wait(seconds: float) -> None:
+        seen.append((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        write_run(tmp_path, [f"loss.temperature={len(seen) / 10}"])
+
+    monkeypatch.setattr("mirror.report.time.sleep", wait)
+    report(ReportConfig([str(tmp_path)], watch=True, baseline="loss.temperature=0.2"))
+    assert ["0 runs" in seen[0], "1 run:" in seen[1], "2 runs" in seen[2]] == [True] * 3
+    assert ["(baseline)" in page for page in seen] == [False, False, True]
+
+
+def test_questions_one_at_a_time(tmp_path: Path) -> None:
+    """Along an axis stand the runs that differ in it alone, and those that alone have their value."""
+    pytest.importorskip("plotly")
+    from mirror.report.figures import figures
+
+    for override in ("seed=1", "loss.temperature=0.02", "loss.temperature=0.2", "data.size=1000", "data.size=20000"):
+        write_run(tmp_path, [override])
+    write_sweep(tmp_path, {"data.size": [50000], "loss.temperature": [0.1], "seed": [1, 2]})
+    (comparison,) = compare(collect([tmp_path]).runs)
+    along = {figure.title: figure.plot.data for figure in figures(comparison)}
+    temperatures, sizes = along["average against loss.temperature"], along["average against data.size"]
+    assert sorted(tuple(line.x) for line in temperatures) == [(0.02, 0.04, 0.2), (0.1,)]
+    assert sorted(tuple(line.x) for line in sizes) == [(1000, 10000, 20000), (50000,)]
+    (alone,) = (line for line in sizes if len(line.x) == 1)  # no band, so a bar
+    assert list(alone.error_y.array) == pytest.approx([comparison.rows[-1].cells["average"].sd])
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ The runs are stand-ins that record their settings and end; only the slow tests t
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -132,6 +133,42 @@ def test_run_that_did_not_end_runs_again(command: Command, runs: Runs, left: str
     assert command("train", "-m", "seed=1,2,3").code == 0
     assert runs.seen(point) == [(0.04, 2)]
     assert not (path.parent / "encoder").exists()  # nothing of the first attempt stays
+
+
+def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:  # noqa: F811
+    """Workers outlive a sweep that is killed: the next start neither repeats nor disturbs what they do."""
+    command("train", "-m", "seed=1,2")
+    runs.seen(point)
+    path = next(path for path in (POOL / "unnamed").glob("*/metrics.json") if '"seed": 2' in path.read_text())
+    path.write_text(path.read_text().replace('"finished"', '"running"'))
+    with FileLock(path.parent / ".lock"):
+        result = command("train", "-m", "seed=1,2")
+        assert (runs.seen(point), read_run(path.parent) is not None) == ([], True)
+    assert f"{path.parent} is left to the process that runs it" in result.err
+    assert command("train", "-m", "seed=1,2").code == 0
+    assert runs.seen(point) == [(0.04, 2)]
+
+
+def test_run_that_another_process_begins_first(command: Command, runs: Runs) -> None:  # noqa: F811
+    """As a job does that waited in a queue when its sweep was killed."""
+    command("train", "-m", "seed=2", "hydra.sweep.dir=other")
+    (other,) = Path("other").glob("*/metrics.json")
+    runs.seen(point)
+    locks: list[FileLock] = []
+
+    def first(config: TrainConfig) -> None:
+        if not locks and config.seed == 1:
+            locks.append(FileLock(POOL / "unnamed" / other.parent.name / ".lock"))
+            (POOL / "unnamed" / other.parent.name).mkdir()
+            locks[0].acquire()
+
+    runs.fail = first
+    command("train", "-m", "seed=1,2,3")
+    assert runs.seen(point) == [(0.04, 1), (0.04, 3)]
+    locks[0].release()
+    shutil.copy(other, POOL / "unnamed" / other.parent.name)
+    assert command("train", "-m", "seed=1,2,3").code == 0
+    assert runs.seen(point) == []
 
 
 def test_failed_runs(command: Command, runs: Runs) -> None:  # noqa: F811

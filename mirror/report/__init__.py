@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def report(config: ReportConfig) -> Path:
     """Write ``report.html``, ``table.csv``, ``table.md``, ``table.tex`` and ``runs.csv``; earlier ones are replaced.
 
-    With ``watch`` it writes them again and again, until it is stopped.
+    With ``watch`` it writes them again and again, until it is stopped; runs and the baseline may come later.
 
     Returns:
         The page.
@@ -45,10 +45,16 @@ def report(config: ReportConfig) -> Path:
 
 def _write(config: ReportConfig, folders: list[Path], target: Path, every: int | None) -> Path:
     found = collect(folders)
-    if not found.runs:
+    if not found.runs and every is None:
         left_out = f" ({found.problems[0].removesuffix('.')})" if found.problems else ""
         raise MirrorError(f"runs={', '.join(map(str, folders))} holds no training run{left_out}: give a run's folder.")
-    comparisons = compare(found.runs, config.baseline)
+    try:
+        comparisons = compare(found.runs, config.baseline)
+    except MirrorError as error:
+        if every is None:
+            raise
+        log.warning("%s", error)  # it may not have finished yet
+        comparisons = compare(found.runs)
     title = config.title or ", ".join(folder.resolve().name for folder in folders)
     texts = {
         "runs.csv": runs_csv(found.runs),

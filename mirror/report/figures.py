@@ -63,6 +63,9 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
     lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         lines.setdefault(tuple(row.settings[other] for other in others), []).append(row)
+    # What has one value of the axis says nothing about it, unless it alone has that value.
+    compared = {row.settings[axis] for members in lines.values() if len(members) > 1 for row in members}
+    lines = {key: rows for key, rows in lines.items() if len(rows) > 1 or rows[0].settings[axis] not in compared}
     total = len(lines)
     top = sorted(lines, key=lambda key: -max(row.cells[score].mean for row in lines[key]))[:LINES]
     plot = go.Figure()
@@ -76,7 +79,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         means, sds = [cell.mean for cell in cells], [cell.sd or 0.0 for cell in cells]
         name = ", ".join(map(shown, key)) or score
         hover = "%{x}: %{y:.2f}<extra>" + name + "</extra>"
-        if numeric and any(sds):  # the band of the seeds
+        line = numeric and len(x) > 1
+        if line and any(sds):  # the band of the seeds
             band = [mean + sd for mean, sd in zip(means, sds, strict=True)]
             band += [mean - sd for mean, sd in zip(means, sds, strict=True)][::-1]
             fill = {"fill": "toself", "fillcolor": color, "opacity": 0.18, "line": {"width": 0}}
@@ -84,9 +88,9 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
                 x=x + x[::-1], y=band, mode="lines", showlegend=False, hoverinfo="skip", legendgroup=name, **fill
             )
         plot.add_scatter(
-            x=x, y=means, mode="lines+markers" if numeric and len(x) > 1 else "markers", name=name, legendgroup=name,
+            x=x, y=means, mode="lines+markers" if line else "markers", name=name, legendgroup=name,
             line={"color": color}, marker={"color": color, "size": 8}, hovertemplate=hover,
-            error_y=None if numeric else {"array": sds, "color": color},
+            error_y=None if line else {"array": sds, "color": color},
         )  # fmt: skip
     factor = numeric and min(seen) > 0 and (axis in COUNTED or max(seen) / min(seen) >= 50)
     plot.update_xaxes(title=axis, type="log" if factor else "linear" if numeric else "category")
@@ -126,9 +130,7 @@ def _alignment(rows: Sequence[Row], score: str) -> Iterator[Figure]:
     plot = _points(chosen, [row.uniformity for row in chosen], [row.alignment for row in chosen], score, colored=True)
     plot.update_xaxes(title="uniformity (lower is more even)")
     plot.update_yaxes(title="alignment (lower is closer)")
-    yield Figure(
-        "Alignment against uniformity", f"The colour is the score on {score}; both are better further down.", plot
-    )
+    yield Figure("Alignment against uniformity", f"The colour is the score on {score}; best is bottom left.", plot)
 
 
 def _against_time(rows: Sequence[Row], score: str) -> Figure:
@@ -186,7 +188,8 @@ def _cosines(rows: Sequence[Row], score: str | None) -> Iterator[Figure]:
     name = score if score is not None and score in tuned else str(next(iter(tuned)))
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
     plot = go.Figure()
-    before = [column for column in found if column not in ("edges", "tuned")][-1:]
+    same = f"raw {row.runs[0].settings['model.pooling']}"  # the untouched model pooled as the encoder is, if measured
+    before = [same] if same in found else [column for column in found if column not in ("edges", "tuned")][-1:]
     for column, dash in (*((one, "dot") for one in before), ("tuned", "solid")):
         for kind, color, said in (("true", COLORS[2], "belong together"), ("random", COLORS[7], "random")):
             counts = found[column][name][kind]

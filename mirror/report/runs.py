@@ -128,9 +128,9 @@ def collect(folders: Sequence[Path]) -> Found:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 problems.append(f"{path} cannot be read ({type(error).__name__}: {error}): left out.")
                 continue
-            first = seen.setdefault((identity(content["config"]), run.frame), run.folder)
-            if run.status == "finished" and first != run.folder and any(r.folder == first for r in runs):
-                problems.append(f"{run.folder} repeats {first}, setting for setting: counted once.")
+            key = (identity(content["config"]), run.frame)
+            if run.status == "finished" and seen.setdefault(key, run.folder) != run.folder:
+                problems.append(f"{run.folder} repeats {seen[key]}, setting for setting: counted once.")
             else:
                 runs.append(run)
     return Found(sorted(runs, key=lambda run: run.samples[0].seed), problems)

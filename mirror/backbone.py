@@ -1,6 +1,7 @@
 """A pretrained backbone and its tokenizer, from this package, a local folder or the hub."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,12 +105,15 @@ def _decoder_only(config: Any) -> bool:
 
 def longest_text(backbone: Any, tokenizer: Any) -> int:
     """Longest text, in tokens, that backbone and tokenizer both take."""
-    limits = [tokenizer.model_max_length]
-    # Only learned absolute positions end somewhere; RoBERTa's family loses the first few to padding.
-    positions = getattr(backbone.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        limits.append(positions - (tokenizer.pad_token_id + 1 if _positions_follow_padding(backbone) else 0))
-    return int(min(limits))
+    return int(min(tokenizer.model_max_length, positions(backbone, tokenizer.pad_token_id)))
+
+
+def positions(backbone: Any, pad_id: int) -> float:
+    """Tokens in a row that a backbone has positions for: only learned absolute ones end somewhere."""
+    learnt = getattr(backbone.config, "max_position_embeddings", None)
+    if not isinstance(learnt, int) or learnt <= 0:
+        return math.inf
+    return learnt - (pad_id + 1 if _positions_follow_padding(backbone) else 0)  # RoBERTa's family loses the first few
 
 
 def _positions_follow_padding(backbone: Any) -> bool:

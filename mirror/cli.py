@@ -33,6 +33,8 @@ VALUED_FLAGS = (
 """Flags of Hydra that take the argument behind them."""
 
 
+ROOM = 2**17
+"""Bytes that the settings, the log and the record of a run easily take; a disk with less is full."""
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """Variables in which torchrun, Lightning and SLURM number the processes of a run; the first is 0 in each."""
 
@@ -240,7 +242,9 @@ class RunFolder(Callback):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / ".writable"
-            probe.touch()
-            probe.unlink()
+            try:
+                probe.write_bytes(bytes(ROOM))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             sys.exit(f"error: hydra.run.dir={folder} cannot be written ({error.strerror}): choose another folder.")

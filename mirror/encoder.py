@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mirror.augment import DropHead, Span
-from mirror.backbone import load_backbone, longest_text, quiet
+from mirror.backbone import load_backbone, longest_text, positions, quiet
 from mirror.config import Pooling
 from mirror.errors import MirrorError
 from mirror.export import PoolingFiles, read_pooling, write_pooling, write_whole
@@ -310,6 +310,8 @@ class MirrorEncoder(nn.Module):
     @torch.no_grad()
     def _probe(self, width: int) -> int | None:
         if "position_ids" not in inspect.signature(self.backbone.forward).parameters:
+            return None
+        if width > positions(self.backbone, self.tokenizer.pad_token_id):  # of BERT, even the width counts
             return None
         generator = torch.Generator().manual_seed(0)
         sample = self.tokenize(["a"])

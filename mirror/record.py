@@ -23,14 +23,14 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mirror.errors import PrunedError
+from mirror.errors import MirrorError, PrunedError
 from mirror.version import __version__
 
 METRICS = "metrics.json"
@@ -86,7 +86,8 @@ class RunRecord:
             self.content["status"], self.content["error"] = "failed", f"{kind.__name__}: {error}"
         self.content["seconds"]["total"] = round(time.time() - self.started, 3)
         self.content["peak_memory_mib"] = round(_peak_memory_mib())
-        self.write()
+        with suppress(MirrorError) if error else nullcontext():  # a disk that is full for the record too adds nothing
+            self.write()
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.content[key] = value
@@ -102,12 +103,21 @@ class RunRecord:
             seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
 
     def write(self) -> None:
-        """Replace the file in one step: a reader never sees half of it."""
+        """Replace the file in one step: a reader never sees half of it.
+
+        Raises:
+            MirrorError: the disk is full, or the folder cannot be written.
+        """
         if self.path is None:
             return
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        try:
+            partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(partial, self.path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise MirrorError(f"{self.path} cannot be written ({error}): free some space, and start again.") from error
 
 
 def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> None:

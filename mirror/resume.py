@@ -2,17 +2,21 @@
 
 import csv
 import json
+import os
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirror.errors import MirrorError
 from mirror.record import METRICS, RunRecord
@@ -22,6 +26,26 @@ CHECKPOINTS = "checkpoints"
 """Folder within a run's folder; it is there until the run is finished."""
 FINGERPRINT = "corpus"
 """Under which a record keeps a number that tells its texts from others."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear under their names only when they are complete.
+
+    Lightning writes them into the system's folder for temporary files first, which may be too small for them, and
+    moves them: from one disk to another that is a copy, of which a full disk keeps half.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the place, then rename."""
+        partial = Path(path).with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            content = BytesIO()  # torch itself tells a full disk as an error of its own
+            torch.save(checkpoint, content)
+            partial.write_bytes(content.getbuffer())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 class Keeper(ModelCheckpoint):
@@ -123,6 +147,9 @@ def earlier(folder: Path) -> Earlier:
     except (OSError, ValueError) as error:
         raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
     try:
+        with ZipFile(found[-1]) as parts:  # torch does not look at the checksums that it wrote
+            if parts.testzip():
+                raise ValueError("checksum")
         steps = int(torch.load(found[-1], weights_only=True, map_location="cpu", mmap=True)["global_step"])
     except Exception as error:  # torch tells a damaged file in many ways
         raise MirrorError(

@@ -31,7 +31,7 @@ def read_lines(path: str, setting: str) -> list[str]:
     """The lines of a text file as they are, empty ones included.
 
     Raises:
-        MirrorError: the file cannot be read, is not UTF-8, or is empty.
+        MirrorError: the file cannot be read, is not UTF-8 or not text at all, or is empty.
     """
     try:
         # Lines end where an editor ends them: splitlines would also split at Unicode's other separators.
@@ -43,6 +43,8 @@ def read_lines(path: str, setting: str) -> list[str]:
         raise MirrorError(f"{setting}={path} is not UTF-8 (byte {error.start}): convert it.") from error
     if not lines:
         raise MirrorError(f"{setting}={path} is empty: give a file with one text a line.")
+    if any("\0" in line for line in lines):
+        raise MirrorError(f"{setting}={path} is not a text file (it holds a zero byte): give one text a line.")
     return lines
 
 

@@ -11,6 +11,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 
 from mirror.config import Precision, Strategy, TrainerConfig
 from mirror.hardware import Hardware
+from mirror.resume import WholeFiles
 
 LIGHTNING_PRECISION = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
@@ -30,6 +31,7 @@ def build_trainer(
         precision=LIGHTNING_PRECISION[hardware.precision],  # type: ignore[arg-type]
         gradient_clip_val=config.gradient_clip,
         logger=loggers or False,
+        plugins=[WholeFiles()],
         callbacks=[*callbacks, Bar(refresh_rate=LOOK_EVERY[hardware.device])] if config.progress else callbacks,
         enable_progress_bar=config.progress,
         enable_model_summary=False,

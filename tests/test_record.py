@@ -10,6 +10,7 @@ import pytest
 
 from mirror import MirrorError
 from mirror.record import RunRecord
+from tests.conftest import files_no_larger_than
 
 
 def read(folder: Path) -> Any:
@@ -66,10 +67,10 @@ def test_writing_replaces_in_one_step(tmp_path: Path, monkeypatch: pytest.Monkey
     record["steps"] = 3
 
     def die(*args: Any) -> None:
-        raise OSError("killed")
+        raise SystemExit("killed")
 
     monkeypatch.setattr(os, "replace", die)
-    with pytest.raises(OSError, match="killed"):
+    with pytest.raises(SystemExit, match="killed"):
         record.write()
     assert "steps" not in read(tmp_path)
 
@@ -80,3 +81,15 @@ def test_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunRecord(None, {}):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_full_for_the_record(tmp_path: Path) -> None:
+    """It is told in a sentence, leaves the last whole record, and hides no other reason."""
+    with files_no_larger_than(100), pytest.raises(MirrorError, match=r"metrics\.json cannot be written .* free some"):
+        RunRecord(tmp_path, {}).write()
+    record = RunRecord(tmp_path, {})
+    record.write()
+    with files_no_larger_than(100):
+        record.__exit__(ValueError, ValueError("the reason"), None)
+    assert read(tmp_path)["status"] == "running"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

@@ -18,12 +18,15 @@ from torch import Tensor
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.compose import compose, resumed
+from mirror.config import Precision, TrainerConfig
+from mirror.hardware import Hardware
 from mirror.losses import info_nce
 from mirror.module import MirrorModule
 from mirror.record import METRICS
 from mirror.resume import by_step, earlier
 from mirror.run import train
-from tests.conftest import ROOT, SENTENCES
+from mirror.trainer import build_trainer
+from tests.conftest import ROOT, SENTENCES, files_no_larger_than
 
 SMALL = [
     "eval=none", "data.size=60", "batch.size=16", "optim=linear", "optim.lr=1e-3", "optim.warmup_steps=3",
@@ -313,3 +316,16 @@ def test_killed_at_random(options: list[str], tmp_path: Path, monkeypatch: pytes
     seconds = metrics(tmp_path / "whole")["seconds"]["train"]
     assert len(kill_and_go_on(start, "killed", options, kills=3, seconds=seconds / 2, seed=0)) >= 1
     assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written beside their place, and need no room in the system's folder for temporary files."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no-such-folder"))
+    place = tmp_path / "checkpoints" / "step=1.ckpt"
+    files = build_trainer(TrainerConfig(progress=False), Hardware("cpu", Precision.fp32), [], []).strategy
+    with files_no_larger_than(10_000), pytest.raises(OSError, match="too large"):
+        files.checkpoint_io.save_checkpoint({"weights": torch.zeros(5000)}, place)
+    assert list(place.parent.iterdir()) == []
+    files.checkpoint_io.save_checkpoint({"weights": torch.ones(5000)}, place)
+    assert torch.load(place)["weights"].sum() == 5000
+    assert list(place.parent.iterdir()) == [place]

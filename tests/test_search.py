@@ -102,6 +102,7 @@ def test_search_in_the_documentation(tiny_bert: Path, tmp_path: Path, capsys: py
         (b"", "is empty"),
         (b"\n \n", "nothing but empty lines"),
         (b"\xff\xfe\x00", "not UTF-8"),
+        (b"a\0b\0\n\0", "not a text file"),
     ],
 )
 def test_refuses(content: bytes | None, reason: str, tiny_bert: Path, tmp_path: Path) -> None:

@@ -163,10 +163,13 @@ class MaskedBatches(Dataset[MaskedBatch]):
         seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, self.masking, rng)
         wanted = np.where(chosen, ids + 1, 0)  # travels through the packing as one more kind of id; 0 is none
         cuts = np.cumsum([len(row) for row in rows])[:-1]
-        share = slice(self.rank, None, self.world)
+        mine = range(self.rank, len(rows), self.world)
+        if not mine:  # the last batch has fewer pieces than there are devices: one more to read, nothing in it to guess
+            mine, wanted = range(1), np.zeros_like(wanted)
+        seen_parts, wanted_parts = np.split(seen, cuts), np.split(wanted, cuts)
         tokens: Tokens = {
-            "input_ids": [part.tolist() for part in np.split(seen, cuts)[share]],
-            "wanted": [part.tolist() for part in np.split(wanted, cuts)[share]],
+            "input_ids": [seen_parts[i].tolist() for i in mine],
+            "wanted": [wanted_parts[i].tolist() for i in mine],
         }
         blocks = self.encoder.blocks(tokens)
         flat = [block.inputs.pop("wanted").flatten() for block in blocks]

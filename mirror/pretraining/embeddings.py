@@ -78,4 +78,4 @@ def sinusoids(positions: int, dimension: int, std: float) -> Tensor:
     place = torch.arange(positions, dtype=torch.float32)[:, None]
     frequency = 10_000 ** (-torch.arange(0, dimension, 2, dtype=torch.float32) / dimension)
     waves = torch.stack([torch.sin(place * frequency), torch.cos(place * frequency)], dim=-1)  # (P, D / 2, 2)
-    return waves.flatten(1) * std * 2**0.5  # a wave's standard deviation is its amplitude over root two
+    return waves.flatten(1)[:, :dimension] * std * 2**0.5  # a wave's standard deviation is its amplitude over root two

@@ -139,7 +139,7 @@ class PretrainModule(pl.LightningModule):
             block = self.encoder.blocks(self.encoder.tokenize([text]))[0].to(self.encoder.device)
             at = (block.inputs["input_ids"].flatten() == tokenizer.mask_token_id).nonzero().flatten()
             best = self.logits(block, at)[0].topk(GUESSES).indices.tolist()
-            guesses = ", ".join(tokenizer.convert_ids_to_tokens(best))
+            guesses = ", ".join(tokenizer.decode([token]).strip() for token in best)
             lines.append(f"{text.replace(tokenizer.mask_token, '[' + guesses + ']', 1)} ({word})")
         self.model.train(was_training)
         return lines

@@ -17,7 +17,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Robe
 
 from mirror import hub
 from mirror.augment import set_dropout
-from mirror.backbone import load_backbone, quiet
+from mirror.backbone import load_backbone, longest_text, quiet
 from mirror.config import PretrainConfig, Start, TokenizerKind, plain
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
@@ -82,6 +82,12 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
             note_texts(record, corpus.fingerprint, config.data.path, before)
         with record.phase("load"):
             model = _model(config, tokenizer, corpus if before is None else None)
+            longest = longest_text(model.base_model, tokenizer)
+            if config.batch.max_tokens > longest:
+                raise MirrorError(
+                    f"batch.max_tokens={config.batch.max_tokens} is more than the {longest} tokens that model.path="
+                    f"{config.model.path} takes: lower it."
+                )
             encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")
             batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed)
             if batches.tokens < config.batch.tokens:
@@ -172,7 +178,21 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
     if config.model.path:
         with quiet():
             source = hub.source_of(config.model.path, "model.path")
-            model = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32)
+            try:
+                model, loading = AutoModelForMaskedLM.from_pretrained(
+                    source, dtype=torch.float32, output_loading_info=True
+                )
+            except ValueError as error:  # transformers has no masked language model of this type
+                raise MirrorError(
+                    f"model.path={config.model.path} cannot be trained to fill in masks: give a masked language model "
+                    "such as BERT or RoBERTa."
+                ) from error
+        if loading["missing_keys"]:
+            log.warning(
+                "model.path=%s comes without %s: these weights begin at random.",
+                config.model.path,
+                ", ".join(sorted(loading["missing_keys"])),
+            )
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             raise MirrorError(
                 f"tokenizer.path={config.tokenizer.path} has {len(tokenizer)} entries and model.path="
@@ -181,6 +201,11 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
             )
         set_dropout(model, config.model.dropout)
         return model
+    if config.model.start is Start.ppmi and len(tokenizer) <= config.model.hidden:
+        raise MirrorError(
+            f"model.start=ppmi cannot make vectors of model.hidden={config.model.hidden} for a vocabulary of "
+            f"{len(tokenizer)} entries: set model.start=random, lower model.hidden or raise tokenizer.vocab_size."
+        )
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": config.model.hidden,

@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from mirror import hub
 from mirror.backbone import quiet
 from mirror.config import TokenizerConfig, TokenizerKind
 from mirror.errors import MirrorError
@@ -28,7 +29,7 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, max_tokens: i
     """Learn a tokenizer of ``config.vocab_size`` entries; the same texts give the same entries.
 
     Raises:
-        MirrorError: the texts do not support so large a vocabulary.
+        MirrorError: the texts do not support so large a vocabulary, or their characters alone take a larger one.
     """
     learn = _word_pieces if config.kind is TokenizerKind.wordpiece else _byte_pairs
     learnt, special = learn(texts, config, progress)
@@ -36,6 +37,11 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, max_tokens: i
         raise MirrorError(
             f"tokenizer.vocab_size={config.vocab_size} is more than the text supports "
             f"({learnt.get_vocab_size()} entries): lower it, or give more text."
+        )
+    if learnt.get_vocab_size() > config.vocab_size:
+        raise MirrorError(
+            f"tokenizer.vocab_size={config.vocab_size} has no room for the single characters of the text and the "
+            f"special tokens ({learnt.get_vocab_size()} entries): raise it."
         )
     cls, sep = special["cls_token"], special["sep_token"]
     learnt.post_processor = processors.TemplateProcessing(
@@ -117,10 +123,16 @@ def load_tokenizer(path: str) -> Any:
     Raises:
         MirrorError: it cannot be loaded, or has no mask token.
     """
+    source = hub.source_of(path, "tokenizer.path")
+    reachable = hub.looks_local(source) or hub.go_offline_unless_reachable()
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(source)
     except Exception as error:  # whatever the library makes of a folder that is none of its own
+        if not reachable:
+            raise MirrorError(
+                f"tokenizer.path={path} is no local folder, and the hub cannot be reached: give a local folder."
+            ) from error
         raise MirrorError(f"tokenizer.path={path} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise MirrorError(f"tokenizer.path={path} has no mask or padding token: give a masked language model's.")

@@ -100,6 +100,22 @@ def test_devices_share_a_batch(encoder: MirrorEncoder) -> None:
     assert {part.count for part in parts} == {whole.count} == {sum(len(t) for t in whole.targets)}
 
 
+def test_a_device_without_a_piece_of_the_last_batch(encoder: MirrorEncoder) -> None:
+    """It still takes part in the step, and has nothing to guess."""
+    data = batches(encoder)
+    last = data.steps - 1
+    expected, data.world = data[last], len(data.pieces(last)) + 1
+    guessed = []
+    for rank in range(data.world):
+        data.rank = rank
+        batch = data[last]
+        guessed.append(len(torch.cat(batch.targets)))
+        assert batch.tokens > 0
+        assert batch.count == expected.count
+    assert guessed[-1] == 0
+    assert sum(guessed) == expected.count
+
+
 def test_targets_are_masked_or_not_but_never_special(encoder: MirrorEncoder) -> None:
     batch = batches(encoder, share=0.5)[0]
     targets = torch.cat(batch.targets)

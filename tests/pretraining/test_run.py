@@ -13,6 +13,7 @@ from mirror.compose import compose, resumed
 from mirror.config import PretrainConfig
 from mirror.pretraining.module import PretrainModule
 from mirror.pretraining.run import pretrain
+from tests.architectures import build
 from tests.conftest import SENTENCES, files_no_larger_than
 
 SMALL = [
@@ -137,6 +138,18 @@ def test_damaged_checkpoint(texts: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert metrics(folder)["status"] == "finished"
 
 
+def test_checkpoint_with_a_few_wrong_bytes(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch would load them as weights."""
+    folder = stopped(texts, tmp_path / "run", monkeypatch)
+    newest = folder / "checkpoints" / "step=8.ckpt"
+    content = bytearray(newest.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(byte ^ 255 for byte in content[middle : middle + 400])
+    newest.write_bytes(content)
+    with pytest.raises(MirrorError, match=r"step=8\.ckpt is damaged"):
+        pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
+
+
 def test_other_text_at_the_same_path(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = stopped(texts, tmp_path / "run", monkeypatch)
     original = texts.read_text(encoding="utf-8")
@@ -205,7 +218,13 @@ def test_half_precision(texts: Path, tmp_path: Path) -> None:
     [
         (["tokenizer.vocab_size=5000"], r"tokenizer\.vocab_size=5000 is more than the text supports"),
         (["batch.tokens=100000"], r"less than one batch of batch\.tokens=100,000"),
-        (["tokenizer.path=nowhere"], r"tokenizer\.path=nowhere cannot be loaded"),
+        (["tokenizer.path=nowhere"], r"tokenizer\.path=nowhere is no local folder, and the hub cannot be reached"),
+        (["tokenizer.path=bundled:nothing"], r"tokenizer\.path=bundled:nothing is not in this package"),
+        (["model.hidden=150"], r"model\.start=ppmi cannot make vectors of model\.hidden=150 .* 150 entries"),
+        (
+            ["model.path=bundled:mini", "batch.max_tokens=513", "batch.tokens=600", "model.positions=1024"],
+            r"batch\.max_tokens=513 is more than the 512 tokens that model\.path=bundled:mini takes",
+        ),
         (["model.path=./nowhere"], r"model\.path=\./nowhere"),
     ],
 )
@@ -221,6 +240,28 @@ def test_tokenizer_that_does_not_fit_the_model(texts: Path, tiny_bert: Path, tmp
     small_model, large = tmp_path / "run" / "model", tiny_bert
     with pytest.raises(MirrorError, match="they do not belong together"):
         go(texts, tmp_path / "second", f"model.path={small_model}", f"tokenizer.path={large}")
+
+
+def test_a_type_of_model_that_fills_no_masks(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(MirrorError, match="cannot be trained to fill in masks"):
+        go(texts, tmp_path / "run", f"model.path={build('xlnet', tmp_path / 'xlnet')}")
+
+
+def test_a_model_without_its_head(
+    texts: Path, tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An encoder was saved without it: what begins at random is told."""
+    MirrorEncoder.load(tiny_bert).save(tmp_path / "encoder")
+    with caplog.at_level("WARNING"):
+        go(texts, tmp_path / "run", f"model.path={tmp_path / 'encoder'}", "trainer.max_steps=1")
+    assert "comes without cls.predictions" in caplog.text
+
+
+@pytest.mark.parametrize("sizes", [["model.hidden=33", "model.heads=3"], ["model.positions=40", "batch.max_tokens=40"]])
+def test_odd_sizes(sizes: list[str], texts: Path, tmp_path: Path) -> None:
+    """A width that sinusoids do not come in; fewer positions than a row is wide."""
+    go(texts, tmp_path / "run", *sizes, "trainer.max_steps=1")
+    assert metrics(tmp_path / "run")["status"] == "finished"
 
 
 def test_disk_full_at_a_checkpoint(texts: Path, tmp_path: Path) -> None:

@@ -58,6 +58,13 @@ def test_vocabulary_larger_than_the_text_supports() -> None:
 
 
 @pytest.mark.parametrize("kind", TokenizerKind)
+def test_vocabulary_smaller_than_the_characters(kind: TokenizerKind) -> None:
+    texts = ["".join(chr(0x4E00 + i) for i in range(300))]
+    with pytest.raises(MirrorError, match=r"tokenizer\.vocab_size=150 has no room for the single characters"):
+        train_tokenizer(texts, TokenizerConfig(kind=kind, vocab_size=150), 64, progress=False)
+
+
+@pytest.mark.parametrize("kind", TokenizerKind)
 def test_word_beginnings(kind: TokenizerKind) -> None:
     tokenizer = train_tokenizer(SENTENCES, TokenizerConfig(None, kind, SIZES[kind]), 64, progress=False)
     opens = opens_word(tokenizer)
@@ -66,6 +73,10 @@ def test_word_beginnings(kind: TokenizerKind) -> None:
         begun = sum(opens[i] for i in ids)
         apostrophes = 2 * sentence.count("'") if kind is TokenizerKind.wordpiece else 0  # a sign is a word to BERT
         assert begun == len(sentence.split()) + apostrophes
+
+
+def test_tokenizer_of_the_bundled_model() -> None:
+    assert load_tokenizer("bundled:mini").mask_token == "[MASK]"
 
 
 def test_folder_without_a_tokenizer(tmp_path: Path) -> None:

@@ -41,25 +41,23 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 def train() -> None:
     """``scripts/train.py``: texts to a measured encoder."""
-    started: float | None = time.time()
+    started = time.time()
 
     def run(config: TrainConfig) -> None:
-        nonlocal started
         with _importing():
             from mirror.run import train
 
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
-        given, started = started, None  # only the first run of a sweep begins with the command
         if hydra_config.mode is not RunMode.MULTIRUN:
-            train(config, folder, started=given)
+            train(config, folder, started=started)
             return
         config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
         start_sharing()
         with alone(folder) as ours:
             # What a launcher started goes on when its sweep is killed, and may meet what the next start has begun.
             if ours and (read_run(folder) or {}).get("status") != "finished":
-                train(config, folder, started=given)
+                train(config, folder)  # its seconds are its own, not those of the sweep
             else:
                 log.warning("%s is left to the process that runs it, or has run it, since another start", folder)
 

@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -122,7 +121,6 @@ def test_folder_that_cannot_be_written(command: Command, tiny_bert: Path) -> Non
 
 
 def test_sweep_gives_each_run_its_own_folder(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
-    started = time.time()
     result = command("train", "-m", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "seed=1,2")
     assert result.code == 0
     found = (tmp_path / "outputs" / "train-sweep" / "unnamed").glob("*/metrics.json")
@@ -130,8 +128,7 @@ def test_sweep_gives_each_run_its_own_folder(command: Command, tiny_bert: Path, 
     assert [run["seed"] for run in runs] == [1, 2]
     assert [run["status"] for run in runs] == ["finished"] * 2
     assert runs[0]["loss"] != runs[1]["loss"]
-    # A run's seconds are its own: the second one's do not count from the start of the sweep (or of this process).
-    assert runs[1]["seconds"]["total"] <= time.time() - started
+    assert all("import" not in run["seconds"] for run in runs)  # which would count from the start of the sweep
 
 
 def test_sweep_goes_on_after_a_run_that_fails(command: Command, tiny_bert: Path, tmp_path: Path) -> None:

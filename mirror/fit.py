@@ -21,7 +21,7 @@ from mirror.hardware import Hardware, is_chief
 from mirror.module import MirrorModule
 from mirror.pruning import Pruning
 from mirror.record import RunRecord
-from mirror.resume import CHECKPOINTS, Earlier, Keeper
+from mirror.resume import CHECKPOINTS, Earlier, Keeper, not_written
 from mirror.trackers import build_trackers
 from mirror.trainer import LOOK_EVERY, build_trainer
 
@@ -99,9 +99,7 @@ def fit(
             "The device has too little memory: set batch.micro (the batch in parts), or lower batch.max_tokens."
         ) from error
     except OSError as error:
-        raise MirrorError(
-            f"{folder} cannot be written ({error}): free some space, then go on with resume={folder}."
-        ) from error
+        raise not_written(folder, error) from error
     if config.trainer.strategy is Strategy.fsdp:
         unshard(encoder, trainer)
         if not is_chief():

@@ -152,10 +152,15 @@ def earlier(folder: Path) -> Earlier:
                 raise ValueError("checksum")
         steps = int(torch.load(found[-1], weights_only=True, map_location="cpu", mmap=True)["global_step"])
     except Exception as error:  # torch tells a damaged file in many ways
-        raise MirrorError(
-            f"The checkpoint {found[-1]} is damaged: delete it to go on from the one before it, or start anew."
-        ) from error
+        way = "delete it to go on from the one before it" if len(found) > 1 else "start the run anew"
+        raise MirrorError(f"The checkpoint {found[-1]} is damaged: {way}.") from error
     return Earlier(folder, found[-1], steps, record)
+
+
+def not_written(folder: Path, error: OSError) -> MirrorError:
+    """The sentence for a run whose disk is full."""
+    way = f"go on with resume={folder}" if any((folder / CHECKPOINTS).glob("*.ckpt")) else "start again"
+    return MirrorError(f"{folder} cannot be written ({error}): free some space, then {way}.")
 
 
 def note_texts(record: RunRecord, fingerprint: int, source: str | None, before: Earlier | None) -> None:

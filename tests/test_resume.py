@@ -244,6 +244,12 @@ def test_refuses(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(MirrorError, match=r"step=7\.ckpt is damaged: delete it to go on from the one before"):
         go_on(folder)
     newest.unlink()
+    (before,) = (folder / "checkpoints").glob("*.ckpt")
+    whole = before.read_bytes()
+    before.write_bytes(whole[:1000])
+    with pytest.raises(MirrorError, match=r"\.ckpt is damaged: start the run anew"):
+        go_on(folder)
+    before.write_bytes(whole)
     go_on(folder)
     with pytest.raises(MirrorError, match="has no checkpoint"):
         go_on(folder)

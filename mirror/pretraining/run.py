@@ -29,7 +29,7 @@ from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.record import RunRecord
-from mirror.resume import CHECKPOINTS, Earlier, Keeper, by_step, earlier, note_texts
+from mirror.resume import CHECKPOINTS, Earlier, Keeper, by_step, earlier, not_written, note_texts
 from mirror.summary import time_line
 from mirror.texts import read_texts
 from mirror.trackers import build_trackers, close_trackers
@@ -283,9 +283,7 @@ def _fit(
     except torch.OutOfMemoryError as error:
         raise MirrorError("The device has too little memory: lower batch.tokens.") from error
     except OSError as error:
-        raise MirrorError(
-            f"{folder} cannot be written ({error}): free some space, then go on with resume={folder}."
-        ) from error
+        raise not_written(folder, error) from error
     finally:
         close_trackers()
     if not math.isfinite(sum(float(weights.detach().sum()) for weights in module.parameters())):

@@ -265,10 +265,20 @@ def test_odd_sizes(sizes: list[str], texts: Path, tmp_path: Path) -> None:
 
 
 def test_disk_full_at_a_checkpoint(texts: Path, tmp_path: Path) -> None:
-    """The run ends in one sentence, what it had is whole, and it goes on where there is room again."""
+    """The run ends in one sentence, which sends nobody back to a checkpoint that is not there."""
     folder = tmp_path / "run"
     folder.mkdir()
-    with pytest.raises(MirrorError, match="free some space, then go on with resume="), files_no_larger_than(100_000):
+    with pytest.raises(MirrorError, match="free some space, then start again"), files_no_larger_than(100_000):
         pretrain(small(texts, "checkpoint_every=5"), folder)
     assert metrics(folder)["status"] == "failed"
     assert list((folder / "checkpoints").glob("*")) == []
+
+
+def test_disk_full_at_a_later_checkpoint(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the run had is whole, and it goes on where there is room again."""
+    folder = stopped(texts, tmp_path / "run", monkeypatch)
+    config = resumed("pretrain", folder, [f"resume={folder}"])
+    with pytest.raises(MirrorError, match="free some space, then go on with resume="), files_no_larger_than(100_000):
+        pretrain(config, folder)
+    pretrain(config, folder)
+    assert metrics(folder)["status"] == "finished"

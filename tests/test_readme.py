@@ -29,7 +29,7 @@ SMALL = {
         "data.path=texts.txt", "data.size=48", "batch.size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu",
     ],
     "pretrain": [
-        "model.hidden=32", "model.intermediate=64", "model.layers=1", "tokenizer.vocab_size=150", "batch.tokens=300",
+        "model.hidden=32", "model.intermediate=64", "model.layers=1", "batch.tokens=300",
         "batch.max_tokens=32", "trainer.max_steps=3", "trainer.max_epochs=1", "held_out.texts=10", "model.heads=2",
         "trainer.accelerator=cpu",
     ],
@@ -46,6 +46,8 @@ def adapted(command: str, places: dict[str, Path]) -> list[str]:
     if script == "train":
         extra += [f"model.path={places['/some/local/folder']}", f"eval.data_dir={places['/some/test/sets']}"]
         extra += ["eval=stsb"] if "task=word" not in words else ["eval=none"]
+    if script == "pretrain":
+        extra += [f"tokenizer.vocab_size={300 if 'tokenizer=bpe' in words else 150}"]  # BPE begins with the 256 bytes
     given = {word.partition("=")[0] for word in words}
     return [sys.executable, *words[1:], *(word for word in extra if word.partition("=")[0] not in given)]
 

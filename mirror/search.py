@@ -2,29 +2,28 @@
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mirror import pydocs
 from mirror.backbone import quiet
-from mirror.config import SearchConfig
+from mirror.config import SearchConfig, SearchIndex
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
+from mirror.index import Hit, check_faiss, kept_vectors, nearest, nearest_in_graph, unit_vectors
 from mirror.record import METRICS
 from mirror.summary import new_table
 from mirror.texts import clean, read_lines
 
 log = logging.getLogger(__name__)
 
-Hit = tuple[int, float]
-"""The place of a text, and its cosine similarity."""
+STORE = "vectors"
+"""Folder under ``outputs`` for the vectors of the collections that were searched."""
 
 
 def search(config: SearchConfig) -> None:
@@ -33,6 +32,8 @@ def search(config: SearchConfig) -> None:
     Raises:
         MirrorError: there is no encoder or no text to search.
     """
+    if config.index is SearchIndex.hnsw:
+        check_faiss()
     folder = newest_encoder(Path(config.outputs)) if config.encoder is None else Path(config.encoder)
     if config.input is None:
         found = pydocs.functions()
@@ -54,21 +55,22 @@ def search(config: SearchConfig) -> None:
     for name, encoder in columns.items():
         out.add_column(name, ratio=1)
         encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-        hits.append(nearest(encoder, config.query, texts, config.top))
+        hits.append(_hits(encoder, texts, config))
     for place in range(min(config.top, len(texts))):
         out.add_row(str(place + 1), *(f"{shown[column[place][0]]} [dim]{column[place][1]:.2f}[/]" for column in hits))
     Console().print(out)
 
 
-def nearest(encoder: MirrorEncoder, query: str, texts: Sequence[str], top: int) -> list[Hit]:
-    """The ``top`` texts by cosine similarity with the query, the nearest first: exact, over all of them.
-
-    An index would not pay: to encode the texts takes far longer than to compare a million vectors.
-    """
-    vectors = F.normalize(torch.from_numpy(encoder.encode(texts, progress=True)), dim=-1)  # (N, D)
-    wanted = F.normalize(torch.from_numpy(encoder.encode(query)), dim=-1)  # (D,)
-    best = (vectors @ wanted).topk(min(top, len(texts)))
-    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+def _hits(encoder: MirrorEncoder, texts: list[str], config: SearchConfig) -> list[Hit]:
+    """The nearest texts of one encoder."""
+    query = unit_vectors(encoder, [config.query])[0]  # (D,)
+    if not config.keep:
+        return nearest(unit_vectors(encoder, texts), query, config.top)
+    name = Path(config.input).stem if config.input else "pydocs"
+    vectors, folder = kept_vectors(encoder, texts, name, Path(config.outputs) / STORE)  # (N, D)
+    if config.index is SearchIndex.hnsw:
+        return nearest_in_graph(folder, vectors, query, config.top)
+    return nearest(vectors, query, config.top)
 
 
 def newest_encoder(outputs: Path) -> Path:

@@ -1,13 +1,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.cli import _with_query
 from mirror.compose import compose, quoted
-from mirror.search import nearest, newest_encoder, raw_model, search
+from mirror.search import STORE, newest_encoder, raw_model, search
 from tests.conftest import SENTENCES
 
 HARD = [
@@ -43,15 +42,6 @@ def finished_run(folder: Path, model: Path, task: str = "sentence", status: str 
     return folder / "encoder"
 
 
-def test_nearest_is_exact(tiny_bert: Path) -> None:
-    encoder = MirrorEncoder.load(tiny_bert, "mean")
-    cosines = encoder.similarity(SENTENCES[7], SENTENCES)[0]
-    found = nearest(encoder, SENTENCES[7], SENTENCES, 5)
-    assert [place for place, _ in found] == np.argsort(-cosines)[:5].tolist()
-    assert found[0][1] == pytest.approx(1, abs=1e-5)
-    assert len(nearest(encoder, "a", SENTENCES[:3], 5)) == 3
-
-
 def test_newest_encoder_is_of_a_finished_sentence_run(tiny_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(MirrorError, match=r"no finished sentence encoder .* experiment=demo"):
         newest_encoder(tmp_path)
@@ -72,7 +62,9 @@ def test_raw_model_is_pooled_as_the_encoder(tiny_bert: Path, tmp_path: Path) -> 
     assert raw_model(folder, MirrorEncoder.load(folder)) is None
 
 
-def test_search_in_a_file(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_in_a_file(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = finished_run(tmp_path / "outputs" / "run", tiny_bert)
     notes = tmp_path / "notes.txt"
     notes.write_text("\n".join(["", "", "[red] herring", *SENTENCES[:30], SENTENCES[0]]), encoding="utf-8")
@@ -84,8 +76,17 @@ def test_search_in_a_file(tiny_bert: Path, tmp_path: Path, capsys: pytest.Captur
     assert "raw mean" in printed
     assert "tuned" in printed
     assert printed.count("1.00") == 2
-    search(compose("search", ["query=herring", f"input={notes}", f"encoder={folder}", "top=31"]))
-    assert "[red] herring" in capsys.readouterr().out  # no markup
+    store = tmp_path / "outputs" / STORE
+    kept = sorted(path.name for path in store.iterdir())
+    assert [name[:6] for name in kept] == [".lock", "notes-", "notes-"]
+    monkeypatch.chdir(tmp_path)
+    asked = ["query=herring", f"input={notes}", f"encoder={folder}", "top=31"]
+    answers = set()
+    for how in ("keep=false", "keep=true", "keep=true", "index=hnsw"):
+        search(compose("search", [*asked, how]))
+        answers.add(capsys.readouterr().out)
+    assert len(answers) == 1
+    assert "[red] herring" in answers.pop()  # no markup
 
 
 def test_search_in_the_documentation(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +113,14 @@ def test_refuses(content: bytes | None, reason: str, tiny_bert: Path, tmp_path: 
         search(compose("search", ["query=x", f"input={tmp_path / 'notes.txt'}", f"encoder={tiny_bert}"]))
 
 
-@pytest.mark.parametrize(("override", "reason"), [("query=''", "query is empty"), ("top=0", "top=0 is out of range")])
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("query=''", "query is empty"),
+        ("top=0", "top=0 is out of range"),
+        ("index=hnsw keep=false", "index=hnsw is built once and kept: set keep=true"),
+    ],
+)
 def test_settings_out_of_range(override: str, reason: str) -> None:
     with pytest.raises(MirrorError, match=reason):
-        compose("search", ["query=x", override])
+        compose("search", ["query=x", *override.split()])

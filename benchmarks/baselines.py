@@ -73,6 +73,11 @@ class AuthorsLoop:
         left, right = text.split(text[start : start + self.span], 1)
         return f"{left} [MASK] {right}"
 
+    def save(self, folder: Path) -> None:
+        """Write the model and its tokenizer."""
+        self.encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
 
 class SimCSE:
     """The SimCSE recipe of sentence-transformers: ``MultipleNegativesRankingLoss`` over (text, text).
@@ -119,3 +124,7 @@ class SimCSE:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.item())
+
+    def save(self, folder: Path) -> None:
+        """Write the model as the library does."""
+        self.model.save_pretrained(str(folder))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import pytorch_lightning as pl
 import torch
 import transformers
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from benchmarks.baselines import AuthorsLoop, SimCSE
 from benchmarks.measure import (
@@ -44,7 +44,7 @@ from mirror.hardware import choose_precision
 from mirror.module import MirrorModule
 from mirror.texts import TextTable, read_texts
 
-BATCH = {"mini": 200, "base": 32}
+BATCH = {"mini": 200, "base": 32, "roberta": 32}
 WARMUP = 2
 """Rounds before the clock counts: the first ones fill caches and the optimiser's state."""
 
@@ -110,7 +110,9 @@ NAMES = ("mirror", *BASELINES)
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=BATCH, default="mini", help="4x256 with batches of 200, or BERT-base, 32")
+    parser.add_argument(
+        "--shape", choices=BATCH, default="mini", help="4x256 with batches of 200; BERT-base, RoBERTa-base: 32"
+    )
     parser.add_argument("--model", type=Path, help="a model folder in place of the shape's")
     parser.add_argument("--batch", type=int, help="texts in a batch; default: the shape's")
     parser.add_argument("--data", type=Path, default=SENTENCES, help="training texts, one a line")
@@ -126,7 +128,8 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.model is None:
-            arguments.model = arguments.draft if arguments.shape == "mini" else base_model(arguments.draft, scratch)
+            make = {"mini": lambda draft, _: draft, "base": base_model, "roberta": roberta_model}[arguments.shape]
+            arguments.model = make(arguments.draft, scratch)
         else:
             arguments.shape = arguments.model.name
         if arguments.peak:
@@ -138,6 +141,18 @@ def main() -> None:
 def base_model(draft: Path, scratch: str) -> Path:
     """BERT-base with random weights: the time of a step does not depend on them."""
     return random_model(draft, scratch, layers=12, hidden=768)
+
+
+def roberta_model(draft: Path, scratch: str) -> Path:
+    """RoBERTa-base with random weights, its 50,265 embeddings included, of which the tokenizer uses the first."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(draft)
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, pad_token_id=tokenizer.pad_token_id
+    )
+    RobertaModel(config).save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    return Path(scratch)
 
 
 def random_model(draft: Path, folder: str, *, layers: int, hidden: int) -> Path:

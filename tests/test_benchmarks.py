@@ -45,6 +45,17 @@ def results(module: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+def test_whole_run_compares_commands(tiny_bert: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(SENTENCES[:40]), encoding="utf-8")
+    options = ["--model", str(tiny_bert), "--data", str(texts), "--batch", "16", "--rounds", "1"]
+    (content,) = results("whole_run", tmp_path / "results", *options)
+    assert list(content["results"]) == ["mirror", "authors", "simcse"]
+    assert content["results"]["mirror"]["times_mirror"]["median"] == 1
+    assert all(found["seconds"]["median"] > 0 for found in content["results"].values())
+
+
+@pytest.mark.slow
 def test_growth_measures_each_value_alone(tiny_bert: Path, tmp_path: Path) -> None:
     options = ["--axis", "batch", "--values", "8", "16", "--micro", "4", "--shape", "tiny", "--rounds", "1"]
     (content,) = results("growth", tmp_path, *options, "--draft", str(tiny_bert))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,7 +34,8 @@ from mirror.compose import compose
 from mirror.config import TrainConfig
 from mirror.texts import read_texts
 
-NAMES = ("mirror", "authors", "simcse")
+OTHERS: dict[str, Callable[..., AuthorsLoop | SimCSE]] = {"authors": AuthorsLoop, "simcse": SimCSE}
+NAMES = ("mirror", *OTHERS)
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=200, help="texts in a batch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_common_arguments(parser, rounds=2)
-    parser.add_argument("--contender", choices=NAMES[1:], help=argparse.SUPPRESS)  # the child process that runs one
+    parser.add_argument("--contender", choices=OTHERS, help=argparse.SUPPRESS)  # the child process that runs one
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
@@ -109,8 +111,9 @@ def run_other(arguments: argparse.Namespace) -> None:
     size, device = arguments.batch, torch.device(arguments.device)
     torch.manual_seed(config.seed)
     order = [texts[place] for place in torch.randperm(len(texts)).tolist()]
-    build: type[AuthorsLoop | SimCSE] = {"authors": AuthorsLoop, "simcse": SimCSE}[arguments.contender]
-    learner = build(arguments.model, config, device, lambda number: order[number * size : (number + 1) * size])
+    learner = OTHERS[arguments.contender](
+        arguments.model, config, device, lambda number: order[number * size : (number + 1) * size]
+    )
     for number in range(len(texts) // size):
         learner.learn(learner.batch(number))
     learner.save(arguments.folder)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from mirror import pydocs
-from mirror.config import AugConfig, TrainConfig
+from mirror.config import AugConfig, Pooling, TrainConfig
 from mirror.evaluation import Score
 from mirror.evaluation.contamination import Overlap
 from mirror.texts import TextTable
@@ -70,7 +70,7 @@ from sentence_transformers import SentenceTransformer
 encoder = SentenceTransformer("this/folder")
 ```
 """
-    if config.model.pooling.value == "mean_padded":
+    if config.model.pooling is Pooling.mean_padded:
         card += (
             "\nThis encoder averages padding, as the Mirror-BERT authors' code does. sentence-transformers averages "
             "real tokens only and gives other vectors: load it with `mirror.MirrorEncoder.load`.\n"

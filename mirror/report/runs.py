@@ -12,7 +12,7 @@ import yaml
 
 from mirror.config import flat
 from mirror.evaluation.sts import AVERAGED
-from mirror.record import METRICS
+from mirror.record import METRICS, by_step
 from mirror.sweeps import identity, read_run
 
 AVERAGE = "average"
@@ -92,12 +92,9 @@ class Run:
         return ""
 
     def curve(self) -> list[tuple[int, float]]:
-        """Steps and losses."""
-        import csv
-
+        """Steps, counted from 0, and losses; none where they cannot be read."""
         try:
-            with (self.folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
-                return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row.get("loss")]
+            return by_step(self.folder)
         except (OSError, ValueError, KeyError):
             return []
 

@@ -199,7 +199,7 @@ class Search(Grid):
 
     The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
     that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
-    behind on ``eval.validation`` are pruned; see ``mirror.pruning``.
+    behind on ``eval.validation`` are pruned; see ``mirror.pruning``. The defaults stand in ``conf/sweep/search.yaml``.
 
     Args:
         trials: in all.
@@ -213,10 +213,10 @@ class Search(Grid):
 
     def __init__(
         self,
-        trials: int = 20,
-        score: str = "stsb-dev",
-        time: bool = False,
-        seed: int = 42,
+        trials: int,
+        score: str,
+        time: bool,
+        seed: int,
         max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
         grids: None = None,

@@ -245,22 +245,6 @@ def test_ends_of_the_ranges(override: str) -> None:
     compose("train", [override])
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model.pooling=mean_padded"],
-        ["eval.raw=[mean_padded]"],
-        ["data.pair_column=b", "data.pair_separator='||'"],
-        ["select=best", "eval.validation=''"],
-        ["trainer.devices=2"],
-    ],
-    ids=" ".join,
-)
-def test_settings_that_exclude_each_other(overrides: list[str]) -> None:
-    with pytest.raises(MirrorError):
-        compose("train", overrides)
-
-
 def test_hub_that_cannot_be_reached_is_told_within_seconds(tiny_bert: Path, tmp_path: Path) -> None:
     """A real command on a machine without a network; a closed port stands for it."""
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")

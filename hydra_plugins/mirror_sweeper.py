@@ -22,6 +22,7 @@ from omegaconf import OmegaConf, open_dict
 from mirror.compose import quoted, run_id
 from mirror.config import Strategy
 from mirror.errors import MirrorError
+from mirror.record import TUNED
 from mirror.sweeps import alone, progress, read_run, runs_in, usual_seconds
 
 log = logging.getLogger(__name__)
@@ -294,7 +295,7 @@ class Search(Grid):
 
     def _objectives(self, run: dict[str, Any]) -> list[float]:
         """What a finished run is judged by."""
-        sets = run["scores"].get("tuned", {})
+        sets = run["scores"].get(TUNED, {})
         if self.score not in sets:
             known = ", ".join(sets) or "none, since eval=none"
             raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")

@@ -9,6 +9,7 @@ from mirror import pydocs
 from mirror.config import AugConfig, Pooling, TrainConfig
 from mirror.evaluation import Score
 from mirror.evaluation.contamination import Overlap
+from mirror.record import TUNED
 from mirror.texts import TextTable
 
 
@@ -45,7 +46,7 @@ arXiv 2104.08027) from raw text alone, without labels.
 | seed | {config.seed} |
 """
     if after:
-        names = [*before, "tuned"]
+        names = [*before, TUNED]
         card += "\n## Scores\n\n× 100; Spearman's correlation, all pairs of a set ranked together, unless named.\n\n"
         card += f"| set | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
         for name, score in after.items():

@@ -37,6 +37,8 @@ from mirror.version import __version__
 METRICS = "metrics.json"
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
+TUNED = "tuned"
+"""The column of the tuned encoder."""
 PACKAGES = (
     "torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "scipy", "pandas",
     "wordfreq",

@@ -38,7 +38,7 @@ def test_geometry_is_drawn(tmp_path: Path) -> None:
     """And another course is another picture."""
     image = pytest.importorskip("matplotlib.image")
     for name, last in (("a", 0.2), ("b", 0.05)):
-        curve = {"step": [0, 1], "alignment": [0.1, last], "uniformity": [-1.0, -2.0]}
+        curve: dict[str, list[float]] = {"step": [0, 1], "alignment": [0.1, last], "uniformity": [-1.0, -2.0]}
         draw_geometry(curve, tmp_path / f"{name}.png")
     a, b = (image.imread(tmp_path / f"{name}.png") for name in "ab")
     assert (a != b).any()

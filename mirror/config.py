@@ -265,7 +265,9 @@ class DataConfig:
         if self.size is not None:
             _check(self.size >= 2, "data.size", self.size, "at least 2, or null for all")
         if self.language != DataConfig.language and (self.path is not None or self.builtin is not Builtin.words):
-            raise MirrorError(f"data.language={self.language} is of the built-in words alone: add data=words.")
+            raise MirrorError(
+                f"data.language={self.language} chooses built-in words, which are not read here: add data=words."
+            )
         if self.pair_column and self.pair_separator:
             raise MirrorError("data.pair_column and data.pair_separator exclude each other: set one of them.")
         if self.pair_separator == "":

@@ -197,6 +197,8 @@ def test_ddp_inside_a_sweep(command: Command, tiny_bert: Path) -> None:
         ("aug.span_kk=3", "span_kk"),
         ("aug.span_k=five", "five"),
         ("model=berta", "berta"),
+        ("modle=bert", "modle is no setting; did you mean model?"),
+        ("size=base", "size is a group of another command than scripts/train.py"),
         ("nonsense", "nonsense"),
         ("--nonsense", "nonsense"),
         ("eval.sets=stsb-dev", "eval.sets"),

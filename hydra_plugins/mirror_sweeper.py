@@ -22,6 +22,7 @@ from omegaconf import OmegaConf, open_dict
 from mirror.compose import quoted, run_id
 from mirror.config import Strategy
 from mirror.errors import MirrorError
+from mirror.record import TUNED
 from mirror.sweeps import alone, progress, read_run, runs_in, usual_seconds
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ class Search(Grid):
 
     The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
     that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
-    behind on ``eval.validation`` are pruned; see ``mirror.pruning``.
+    behind on ``eval.validation`` are pruned; see ``mirror.pruning``. The defaults stand in ``conf/sweep/search.yaml``.
 
     Args:
         trials: in all.
@@ -213,10 +214,10 @@ class Search(Grid):
 
     def __init__(
         self,
-        trials: int = 20,
-        score: str = "stsb-dev",
-        time: bool = False,
-        seed: int = 42,
+        trials: int,
+        score: str,
+        time: bool,
+        seed: int,
         max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
         grids: None = None,
@@ -294,7 +295,7 @@ class Search(Grid):
 
     def _objectives(self, run: dict[str, Any]) -> list[float]:
         """What a finished run is judged by."""
-        sets = run["scores"].get("tuned", {})
+        sets = run["scores"].get(TUNED, {})
         if self.score not in sets:
             known = ", ".join(sets) or "none, since eval=none"
             raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from mirror import pydocs
-from mirror.config import AugConfig, TrainConfig
+from mirror.config import AugConfig, Pooling, TrainConfig
 from mirror.evaluation import Score
 from mirror.evaluation.contamination import Overlap
+from mirror.record import TUNED
 from mirror.texts import TextTable
 
 
@@ -45,7 +46,7 @@ arXiv 2104.08027) from raw text alone, without labels.
 | seed | {config.seed} |
 """
     if after:
-        names = [*before, "tuned"]
+        names = [*before, TUNED]
         card += "\n## Scores\n\n× 100; Spearman's correlation, all pairs of a set ranked together, unless named.\n\n"
         card += f"| set | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
         for name, score in after.items():
@@ -70,7 +71,7 @@ from sentence_transformers import SentenceTransformer
 encoder = SentenceTransformer("this/folder")
 ```
 """
-    if config.model.pooling.value == "mean_padded":
+    if config.model.pooling is Pooling.mean_padded:
         card += (
             "\nThis encoder averages padding, as the Mirror-BERT authors' code does. sentence-transformers averages "
             "real tokens only and gives other vectors: load it with `mirror.MirrorEncoder.load`.\n"

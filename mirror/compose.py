@@ -132,14 +132,17 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
             options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
             number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
             return f"{override} is no option: choose {group}={options}{number}."
+    # Hydra's own advice, to append what it does not know, leads to the next error.
+    if unmatched := re.match(r"Could not override '(\w+)'", str(error)):
+        if (CONF / unmatched[1]).is_dir():
+            return f"{unmatched[1]} is a group of another command than scripts/{name}.py: leave it out."
+        return _unknown(unmatched[1], name)
     reasons: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         key = getattr(cause, "full_key", None)
         if key and re.search(r"Key '.*' (not in|is not in struct)", str(cause)):
-            close = difflib.get_close_matches(key, list(_names(SCHEMAS[name])), n=1)
-            hint = f"did you mean {close[0]}?" if close else "--cfg job prints them all."
-            return f"{key} is no setting; {hint}"
+            return _unknown(key, name)
         told, _, _ = str(cause).partition("Config search path:")
         within = re.search(r"full_key: (\S+)", told)
         lines = [line.strip() for line in told.splitlines()]
@@ -151,6 +154,14 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
             reasons.append(f"{where}: {text}" if where and where not in text else text)
         cause = cause.__cause__
     return ": ".join(reasons)
+
+
+def _unknown(key: str, name: str) -> str:
+    """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    groups = [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
+    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *groups], n=1)
+    return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
 
 
 def _names(schema: Any, prefix: str = "") -> Iterator[str]:

@@ -243,6 +243,7 @@ class DataConfig:
     name: str | None = None
     """Configuration of the hub data set."""
     split: str = "train"
+    """Of the hub data set."""
     column: str | None = None
     """Column that holds the texts; null is the only text column, or one called text or sentence."""
     pair_column: str | None = None
@@ -263,6 +264,10 @@ class DataConfig:
             raise MirrorError("data.path is not set: add data.path=… to the command, a file or a hub data set.")
         if self.size is not None:
             _check(self.size >= 2, "data.size", self.size, "at least 2, or null for all")
+        if self.language != DataConfig.language and (self.path is not None or self.builtin is not Builtin.words):
+            raise MirrorError(
+                f"data.language={self.language} chooses built-in words, which are not read here: add data=words."
+            )
         if self.pair_column and self.pair_separator:
             raise MirrorError("data.pair_column and data.pair_separator exclude each other: set one of them.")
         if self.pair_separator == "":
@@ -335,7 +340,7 @@ class TrainerConfig:
     precision: Precision = Precision.auto
     max_epochs: int = 1
     max_steps: int | None = None
-    """Stop after so many steps, even within an epoch."""
+    """Stop after so many steps, even within an epoch; pre-training takes exactly so many, whatever ``max_epochs``."""
     gradient_clip: float | None = None
     progress: bool = True
 
@@ -373,7 +378,7 @@ class EvalConfig:
     with_data_dir: list[str] = field(default_factory=list)
     """Further sets, measured where ``data_dir`` is given."""
     data_dir: str | None = None
-    """Folder with ``sts/`` and ``word/``; null is the hub."""
+    """Folder with ``sts/``, ``word/`` and others; null is the hub, where mirror finds the STS sets alone."""
     raw: list[Pooling] = field(default_factory=lambda: [Pooling.cls, Pooling.mean])
     """Poolings of the untouched model that the tuned encoder is compared with."""
     validation: str = "stsb-dev"
@@ -499,8 +504,11 @@ class TokenizerConfig:
     path: str | None = None
     """Hub name or local folder of a tokenizer; null learns one, or takes that of ``model.path``."""
     kind: TokenizerKind = TokenizerKind.wordpiece
+    """Of a learnt tokenizer, and of the architecture of a new model."""
     vocab_size: int = 8192
+    """Of a learnt tokenizer."""
     lowercase: bool = True
+    """Of a learnt tokenizer."""
 
     def __post_init__(self) -> None:
         _check(100 <= self.vocab_size <= 2**20, "tokenizer.vocab_size", self.vocab_size, f"from 100 to {2**20}")
@@ -667,7 +675,7 @@ class ReportConfig:
     watch: bool = False
     """Write the report again and again while a sweep runs; Ctrl-C ends it."""
     every: int = 10
-    """Seconds between two reports."""
+    """Seconds between two reports of ``watch``."""
     wandb: str | None = None
     """Also make a workspace in W&B that compares the runs: the user or team in whose account they lie."""
 

@@ -16,6 +16,7 @@ What was measured stands under these keys; a *column* is an encoder by one pooli
 - ``columns``: of an evaluation, the path of each column's encoder.
 """
 
+import csv
 import json
 import os
 import platform
@@ -34,6 +35,10 @@ from mirror.errors import MirrorError, PrunedError
 from mirror.version import __version__
 
 METRICS = "metrics.json"
+CURVE = "curve"
+"""Folder of the loss curve, ``metrics.csv``."""
+TUNED = "tuned"
+"""The column of the tuned encoder."""
 PACKAGES = (
     "torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "scipy", "pandas",
     "wordfreq",
@@ -125,6 +130,15 @@ def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> No
     if not (folder / METRICS).exists():
         with suppress(type(error)), RunRecord(folder, config):
             raise error
+
+
+def by_step(folder: Path, figure: str = "loss") -> list[tuple[int, float]]:
+    """Step, counted from 0, and figure from the CSV logs of a run and of its interrupted beginnings."""
+    found: dict[int, float] = {}
+    for path in sorted((folder / CURVE).glob("metrics*.csv"), key=lambda path: (path.name == "metrics.csv", path.name)):
+        with path.open(encoding="utf-8") as file:
+            found |= {int(row["step"]): float(row[figure]) for row in csv.DictReader(file) if row.get(figure)}
+    return sorted(found.items())
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """How an interrupted run goes on: its checkpoints, the record it left, the steps that are done."""
 
-import csv
 import json
 import os
 import signal
@@ -19,8 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirror.errors import MirrorError
-from mirror.record import METRICS, RunRecord
-from mirror.trackers import CURVE
+from mirror.record import CURVE, METRICS, RunRecord
 
 CHECKPOINTS = "checkpoints"
 """Folder within a run's folder; it is there until the run is finished."""
@@ -184,12 +182,3 @@ def seed_step(seed: int, module: pl.LightningModule) -> None:
     """Let what is drawn in a step, such as dropout, depend on the seed, the step and the device alone, so that a
     resumed run draws what an uninterrupted one does."""
     torch.manual_seed(hash((seed, module.global_step, module.global_rank)) % 2**63)
-
-
-def by_step(folder: Path, figure: str = "loss") -> list[tuple[int, float]]:
-    """Step, counted from 0, and figure from the CSV logs of a run and of its interrupted beginnings."""
-    found: dict[int, float] = {}
-    for path in sorted((folder / CURVE).glob("metrics*.csv"), key=lambda path: (path.name == "metrics.csv", path.name)):
-        with path.open(encoding="utf-8") as file:
-            found |= {int(row["step"]): float(row[figure]) for row in csv.DictReader(file) if row.get(figure)}
-    return sorted(found.items())

@@ -25,7 +25,7 @@ from mirror.evaluation.contamination import AUDIT, audit, dump_audit, known_text
 from mirror.fit import fit
 from mirror.hardware import Hardware, choose_hardware, is_chief
 from mirror.picture import GEOMETRY_PICTURE, PICTURE, Histograms, draw_cosines, draw_geometry
-from mirror.record import RunRecord
+from mirror.record import TUNED, RunRecord
 from mirror.results import Results, plain_scores
 from mirror.resume import CHECKPOINTS, earlier, note_texts
 from mirror.selfcheck import check_views
@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 MANY = 200_000
 """Texts that take minutes to audit."""
-TUNED = "tuned"
-"""The column of the tuned encoder in ``metrics.json``."""
 
 
 def train(

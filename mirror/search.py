@@ -1,9 +1,7 @@
 """The texts nearest in meaning to a query, by the tuned encoder and by the model it was made from."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,12 +10,13 @@ from rich.table import Table
 
 from mirror import pydocs
 from mirror.backbone import quiet
-from mirror.config import SearchConfig, SearchIndex
+from mirror.config import SearchConfig, SearchIndex, Task
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.index import Hit, check_faiss, kept_vectors, nearest, nearest_in_graph, unit_vectors
 from mirror.record import METRICS
 from mirror.summary import new_table
+from mirror.sweeps import read_run
 from mirror.texts import clean, read_lines
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def newest_encoder(outputs: Path) -> Path:
     Raises:
         MirrorError: there is none.
     """
-    found = [path for path in outputs.glob("**/metrics.json") if _is_sentence_run(path)]
+    found = [path for path in outputs.glob(f"**/{METRICS}") if _is_sentence_run(path.parent)]
     if not found:
         raise MirrorError(
             f"There is no finished sentence encoder under outputs={outputs}: run scripts/train.py experiment=demo "
@@ -90,8 +89,8 @@ def newest_encoder(outputs: Path) -> Path:
 
 def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
     """The model that an encoder was made from, pooled as the encoder is; None where its run is not known any more."""
-    settings = _read(folder.parent / METRICS).get("config", {})
-    path = settings.get("model", {}).get("path")
+    run = read_run(folder.parent)
+    path = run["config"].get("model", {}).get("path") if run else None
     if path is None:
         return None
     try:
@@ -102,15 +101,7 @@ def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
         return None
 
 
-def _is_sentence_run(metrics: Path) -> bool:
-    content = _read(metrics)
-    sentence = content.get("config", {}).get("task") == "sentence"
-    return sentence and content.get("status") == "finished" and (metrics.parent / "encoder").is_dir()
-
-
-def _read(metrics: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(metrics.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _is_sentence_run(folder: Path) -> bool:
+    run = read_run(folder)
+    finished = run is not None and run["status"] == "finished" and run["config"].get("task") == Task.sentence.value
+    return finished and (folder / "encoder").is_dir()

@@ -24,7 +24,7 @@ PROTOCOL_NAMES = {
 }  # fmt: skip
 SEEN = "†"
 """Stands behind every score of an encoder that was trained on texts of the set."""
-SEEN_NOTE = f"{SEEN} transductive: texts of the set were trained on, without their scores (see the audit)"
+SEEN_NOTE = f"{SEEN} transductive: texts of the set were trained on, without their scores"
 
 Scores = Mapping[str, Score]
 Overlaps = Mapping[str, Mapping[str, Overlap]]

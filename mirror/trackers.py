@@ -11,9 +11,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.errors import MirrorError, PrunedError
+from mirror.record import CURVE
 
-CURVE = "curve"
-"""Folder of the loss curve, ``metrics.csv``."""
 WANDB_TIMEOUT = 30.0
 """Seconds to wait for W&B before the run gives up, which it does before it trains."""
 _open: list[Logger] = []

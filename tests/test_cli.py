@@ -197,6 +197,8 @@ def test_ddp_inside_a_sweep(command: Command, tiny_bert: Path) -> None:
         ("aug.span_kk=3", "span_kk"),
         ("aug.span_k=five", "five"),
         ("model=berta", "berta"),
+        ("modle=bert", "modle is no setting; did you mean model?"),
+        ("size=base", "size is a group of another command than scripts/train.py"),
         ("nonsense", "nonsense"),
         ("--nonsense", "nonsense"),
         ("eval.sets=stsb-dev", "eval.sets"),
@@ -243,22 +245,6 @@ def test_out_of_range(override: str) -> None:
 )
 def test_ends_of_the_ranges(override: str) -> None:
     compose("train", [override])
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model.pooling=mean_padded"],
-        ["eval.raw=[mean_padded]"],
-        ["data.pair_column=b", "data.pair_separator='||'"],
-        ["select=best", "eval.validation=''"],
-        ["trainer.devices=2"],
-    ],
-    ids=" ".join,
-)
-def test_settings_that_exclude_each_other(overrides: list[str]) -> None:
-    with pytest.raises(MirrorError):
-        compose("train", overrides)
 
 
 def test_hub_that_cannot_be_reached_is_told_within_seconds(tiny_bert: Path, tmp_path: Path) -> None:

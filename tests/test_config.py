@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mirror.compose import CONF, compose
 from mirror.config import (
     AugConfig,
     BatchConfig,
+    Builtin,
     DataConfig,
     EvalConfig,
     LossConfig,
@@ -330,6 +332,9 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         TrainConfig(select=Select.best, eval=EvalConfig(validation=""), optim=optim)
     with pytest.raises(MirrorError, match=r"data\.pair_column"):
         DataConfig(pair_column="b", pair_separator="||")
+    for source in (DataConfig(path="texts.txt"), DataConfig(builtin=Builtin.pydocs)):
+        with pytest.raises(MirrorError, match=r"data\.language=de .*data=words"):
+            replace(source, language="de")
     with pytest.raises(MirrorError, match="seed"):
         TrainConfig(seed=-1, optim=optim)
 

@@ -23,7 +23,8 @@ from mirror.augment import set_dropout
 from mirror.batches import BatchKey, MirroredPairs
 from mirror.config import AugConfig, BatchConfig, LossConfig, LossForm, OptimConfig
 from mirror.module import MirrorModule
-from mirror.resume import by_step, earlier
+from mirror.record import by_step
+from mirror.resume import earlier
 from tests.conftest import ROOT, SENTENCES
 
 TEXTS = [*SENTENCES[:18], *SENTENCES[:3], *SENTENCES[30:32]]

@@ -22,8 +22,8 @@ from mirror.config import Precision, TrainerConfig
 from mirror.hardware import Hardware
 from mirror.losses import info_nce
 from mirror.module import MirrorModule
-from mirror.record import METRICS
-from mirror.resume import by_step, earlier
+from mirror.record import METRICS, by_step
+from mirror.resume import earlier
 from mirror.run import train
 from mirror.trainer import build_trainer
 from tests.conftest import ROOT, SENTENCES, files_no_larger_than

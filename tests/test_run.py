@@ -205,13 +205,10 @@ def test_select_best_keeps_the_best(tiny_bert: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "best").exists()
 
 
-def test_select_best_in_a_run_shorter_than_eval_every(
-    tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Three steps and a look every ten: the last weights are looked at all the same, or the user hears of it."""
+def test_select_best_in_a_run_shorter_than_eval_every(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """Three steps and a look every ten: the last weights are looked at all the same."""
     go(tiny_bert, tmp_path / "run", "select=best", f"eval.data_dir='{eval_dir}'", "eval.every=10")
-    watched = "val/stsb-dev" in (tmp_path / "run" / "curve" / "metrics.csv").read_text(encoding="utf-8")
-    assert watched or "eval.every=10" in caplog.text
+    assert len(curve(tmp_path / "run", "val/stsb-dev")) == 1
 
 
 def test_warnings_about_the_texts(tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,14 +1,14 @@
-"""How good the vectors are: every set is scored with one ``encode`` callable, every text encoded once."""
+"""How good the vectors are: every text of the sets is encoded once, and every set scored by its texts' vectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation import lexicon, linking, ranking, retrieval, sts, words
-from mirror.evaluation.score import Encode, Score, TestSet, Vectors
+from mirror.evaluation.score import Score, TestSet, Vectors
 from mirror.evaluation.tables import SUFFIX, header
 
-__all__ = ["SETS", "Encode", "Score", "TestSet", "evaluate", "load_sets", "score_vectors", "sts_average", "texts_of"]
+__all__ = ["SETS", "Score", "TestSet", "load_sets", "score_vectors", "sts_average", "texts_of"]
 
 SETS = (*sts.HUB, *words.NAMES, *retrieval.NAMES)
 """Names for ``eval.sets``. So is ``folder/file``, a file in ``eval.data_dir`` without its ``.tsv``, and the path of any
@@ -74,12 +74,6 @@ def texts_of(sets: Sequence[TestSet]) -> list[str]:
 def score_vectors(vectors: Mapping[str, Vectors], sets: Sequence[TestSet]) -> dict[str, Score]:
     """Scores by set, in the order of ``sets``, from the vectors of their texts."""
     return {test.name: test.score_vectors(vectors) for test in sets}
-
-
-def evaluate(encode: Encode, sets: Sequence[TestSet]) -> dict[str, Score]:
-    """Encode the sets' texts, each once, and score the vectors."""
-    texts = texts_of(sets)
-    return score_vectors(dict(zip(texts, encode(texts), strict=True)), sets) if texts else {}
 
 
 def sts_average(scores: dict[str, Score]) -> float | None:

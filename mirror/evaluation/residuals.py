@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from mirror.evaluation.pairs import PairSet
+from mirror.evaluation.resampling import Floats
 from mirror.evaluation.score import Vectors, unit
 
-Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 NEGATION = re.compile(

@@ -99,9 +99,8 @@ class PretrainModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:
         """Stop at a loss that is not finite."""
-        if (
-            self.global_step % LOG_EVERY == 0 or self.global_step == self.steps
-        ):  # each look at the loss waits for the device
+        # Each look at the loss waits for the device.
+        if self.global_step % LOG_EVERY == 0 or self.global_step == self.steps:
             self.loss = float(outputs["loss"])
             if not math.isfinite(self.loss):
                 raise MirrorError(

@@ -28,8 +28,8 @@ from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokeniz
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
-from mirror.record import RunRecord
-from mirror.resume import CHECKPOINTS, Earlier, Keeper, by_step, earlier, not_written, note_texts
+from mirror.record import RunRecord, by_step
+from mirror.resume import CHECKPOINTS, Earlier, Keeper, earlier, not_written, note_texts
 from mirror.summary import time_line
 from mirror.texts import read_texts
 from mirror.trackers import build_trackers, close_trackers
@@ -51,7 +51,7 @@ TOKENIZER, MODEL = "tokenizer", "model"
 """What a run leaves beside its record; the first only until it is finished."""
 
 
-def pretrain(config: PretrainConfig, folder: Path, started: float | None = None) -> None:
+def pretrain(config: PretrainConfig, folder: Path) -> None:
     """Read texts, learn a tokenizer, train the model and save it under ``folder/model``.
 
     A run that is stopped goes on from its last checkpoint, with the result of one that never stopped.
@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
     quieten(chief)
     hardware = choose_hardware(config.trainer)
     before = earlier(folder) if config.resume else None
-    with RunRecord(folder if chief else None, plain(config), started) as record:
+    with RunRecord(folder if chief else None, plain(config)) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if before:
             record["command"] = _command(before.record["command"], record.content["command"])
@@ -125,7 +125,7 @@ def pretrain(config: PretrainConfig, folder: Path, started: float | None = None)
         if not chief:
             return
         record["steps"], record["loss"] = steps, {"last": module.loss}
-        record["tokens"] = min(batches.tokens * steps // batches.steps, batches.tokens * steps)
+        record["tokens"] = batches.tokens * steps // batches.steps
         record["perplexity"] = {str(step + 1): round(value, 3) for step, value in by_step(folder, PERPLEXITY)}
         record["fill"] = module.fill()
 

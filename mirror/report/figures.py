@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import qualitative, sample_colorscale
 
+from mirror.record import TUNED
 from mirror.report.table import Comparison, Row, shown
 
 LINES = 10
@@ -179,18 +180,18 @@ def _losses(rows: Sequence[Row], score: str | None) -> Iterator[Figure]:
 
 def _cosines(rows: Sequence[Row], score: str | None) -> Iterator[Figure]:
     """Cosine similarities of the best row's first run, before and after."""
-    chosen = [row for row in rows if row.runs[0].cosines.get("tuned")]
+    chosen = [row for row in rows if row.runs[0].cosines.get(TUNED)]
     if not chosen:
         return
     row = max(chosen, key=lambda row: row.cells[score].mean if score in row.cells else 0.0)
     found = row.runs[0].cosines
-    edges, tuned = found["edges"], found["tuned"]
+    edges, tuned = found["edges"], found[TUNED]
     name = score if score is not None and score in tuned else str(next(iter(tuned)))
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
     plot = go.Figure()
     same = f"raw {row.runs[0].settings['model.pooling']}"  # the untouched model pooled as the encoder is, if measured
-    before = [same] if same in found else [column for column in found if column not in ("edges", "tuned")][-1:]
-    for column, dash in (*((one, "dot") for one in before), ("tuned", "solid")):
+    before = [same] if same in found else [column for column in found if column not in ("edges", TUNED)][-1:]
+    for column, dash in (*((one, "dot") for one in before), (TUNED, "solid")):
         for kind, color, said in (("true", COLORS[2], "belong together"), ("random", COLORS[7], "random")):
             counts = found[column][name][kind]
             share = [100 * count / max(1, sum(counts)) for count in counts]

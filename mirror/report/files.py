@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from mirror.report.runs import Run
 from mirror.report.table import Cell, Comparison, Row, shown, value, varying
+from mirror.summary import SEEN, SEEN_NOTE
 
-SEEN = "†"
 MARKS = (
     "Mean ± sd over the seeds; best in bold; * differs from the baseline (p < 0.05, corrected for the number of rows); "
-    f"{SEEN} transductive: texts of the set were trained on, without their scores."
+    f"{SEEN_NOTE}."
 )
 
 

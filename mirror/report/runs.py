@@ -12,7 +12,7 @@ import yaml
 
 from mirror.config import flat
 from mirror.evaluation.sts import AVERAGED
-from mirror.record import METRICS
+from mirror.record import METRICS, TUNED, by_step
 from mirror.sweeps import identity, read_run
 
 AVERAGE = "average"
@@ -92,12 +92,9 @@ class Run:
         return ""
 
     def curve(self) -> list[tuple[int, float]]:
-        """Steps and losses."""
-        import csv
-
+        """Steps, counted from 0, and losses; none where they cannot be read."""
         try:
-            with (self.folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
-                return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file) if row.get("loss")]
+            return by_step(self.folder)
         except (OSError, ValueError, KeyError):
             return []
 
@@ -138,7 +135,7 @@ def collect(folders: Sequence[Path]) -> Found:
 
 def _run(folder: Path, content: dict[str, Any]) -> Run:
     scores = content.get("scores") or {}
-    tuned = scores.get("tuned", {})
+    tuned = scores.get(TUNED, {})
     typed, choices = _asked(folder)
     seed = int(content["config"].get("seed", 0))
     if content.get("seeds"):
@@ -148,7 +145,7 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         ]
     else:
         samples = [Sample(seed, _headlines(tuned), (content.get("loss") or {}).get("last"))]
-    overlaps = (content.get("contamination") or {}).get("tuned", {})
+    overlaps = (content.get("contamination") or {}).get(TUNED, {})
     return Run(
         folder=folder,
         status=content["status"],
@@ -157,10 +154,10 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         typed=typed,
         choices=choices,
         samples=samples,
-        raw={column: _headlines(sets) for column, sets in scores.items() if column != "tuned"},
+        raw={column: _headlines(sets) for column, sets in scores.items() if column != TUNED},
         sets={name: int(score["pairs"]) for name, score in tuned.items()},
         transductive=frozenset(n for n, found in overlaps.items() if found.get("exact", 0) + found.get("near", 0) > 0),
-        geometry=(content.get("geometry") or {}).get("tuned", {}),
+        geometry=(content.get("geometry") or {}).get(TUNED, {}),
         cosines=content.get("cosines") or {},
         seconds=content.get("seconds") or {},
         version=str((content.get("versions") or {}).get("mirror", "?")),

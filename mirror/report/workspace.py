@@ -5,6 +5,7 @@ from typing import Any
 
 from mirror.config import Tracker
 from mirror.errors import MirrorError
+from mirror.record import TUNED
 from mirror.report.runs import Run, headline
 from mirror.report.table import Comparison
 
@@ -39,9 +40,9 @@ def workspace(runs: Sequence[Run], comparisons: Sequence[Comparison], entity: st
     axes = dict.fromkeys(axis for comparison in comparisons for axis in comparison.axes)
     keys = {axis: f"{axis}.value" for axis in axes if axis in tracked[0].settings}
     scores = {  # as mirror.trackers calls them
-        name: f"tuned/{name}/{headline(score)}"
+        name: f"{TUNED}/{name}/{headline(score)}"
         for run in tracked
-        for name, score in run.content.get("scores", {}).get("tuned", {}).items()
+        for name, score in run.content.get("scores", {}).get(TUNED, {}).items()
     }
     along = [
         panels.BarPlot(

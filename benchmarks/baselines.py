@@ -94,7 +94,9 @@ class SimCSE:
         from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-        transformer = Transformer(str(folder), max_seq_length=config.batch.max_tokens)
+        # Else the library computes in the precision of the file, and half precision takes far longer on a CPU.
+        fp32 = {"dtype": torch.float32}
+        transformer = Transformer(str(folder), max_seq_length=config.batch.max_tokens, model_kwargs=fp32)
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="cls")
         self.model = SentenceTransformer(modules=[transformer, pooling], device=str(device)).train()
         self.loss = MultipleNegativesRankingLoss(self.model, scale=1 / config.loss.temperature)

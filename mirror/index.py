@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,8 +19,6 @@ from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.export import write_whole
 from mirror.sharing import fingerprint
-
-log = logging.getLogger(__name__)
 
 Hit = tuple[int, float]
 """The place of a text, and its cosine similarity."""
@@ -65,8 +62,8 @@ def kept_vectors(
             if not folder.exists():
                 vectors = unit_vectors(encoder, texts)
                 write_whole(folder, lambda partial: np.save(partial / VECTORS, vectors))
-                for other in store.glob(f"{mine}*"):
-                    if other != folder:
+                for other in store.iterdir():
+                    if other.name.startswith(mine) and other != folder:
                         shutil.rmtree(other, ignore_errors=True)
         return np.load(folder / VECTORS, mmap_mode="c"), folder
     except (OSError, ValueError) as error:
@@ -98,14 +95,18 @@ def nearest_in_graph(folder: Path, vectors: NDArray[np.float32], query: NDArray[
                     graph.add(vectors[start : start + CHUNK])
                     bar.update(len(vectors[start : start + CHUNK]))
             partial = file.with_name(f"{GRAPH}.{os.getpid()}.partial")
-            faiss.write_index(graph, str(partial))
-            os.replace(partial, file)
+            try:
+                faiss.write_index(graph, str(partial))
+                os.replace(partial, file)
+            finally:
+                partial.unlink(missing_ok=True)
         graph = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
     except (OSError, RuntimeError) as error:
         raise MirrorError(f"{file} cannot be used ({error}): remove it, or set index=exact.") from error
     graph.hnsw.efSearch = max(SEARCHED, top)
     cosines, places = graph.search(query[None], min(top, len(vectors)))
-    return list(zip(places[0].tolist(), cosines[0].tolist(), strict=True))
+    found = zip(places[0].tolist(), cosines[0].tolist(), strict=True)
+    return [(place, cosine) for place, cosine in found if place >= 0]  # -1: the graph led to fewer than were asked for
 
 
 def check_faiss() -> Any:

@@ -1,6 +1,7 @@
 """The texts nearest in meaning to a query, by the tuned encoder and by the model it was made from."""
 
 import logging
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from mirror.config import SearchConfig, SearchIndex, Task
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.index import Hit, check_faiss, kept_vectors, nearest, nearest_in_graph, unit_vectors
-from mirror.record import METRICS
+from mirror.record import METRICS, TUNED
 from mirror.summary import new_table
 from mirror.sweeps import read_run
 from mirror.texts import clean, read_lines
@@ -43,7 +44,7 @@ def search(config: SearchConfig) -> None:
             raise MirrorError(f"input={config.input} holds nothing but empty lines: give a file with one text a line.")
         shown = [escape(text) for text in texts]
     tuned = MirrorEncoder.load(config.encoder or folder, setting="encoder")
-    columns = {"tuned": tuned}
+    columns = {TUNED: tuned}
     raw = raw_model(folder, tuned)
     if raw is not None:
         columns = {f"raw {raw.pooling.value}": raw, **columns}
@@ -55,8 +56,9 @@ def search(config: SearchConfig) -> None:
         out.add_column(name, ratio=1)
         encoder.to("cuda" if torch.cuda.is_available() else "cpu")
         hits.append(_hits(encoder, texts, config))
-    for place in range(min(config.top, len(texts))):
-        out.add_row(str(place + 1), *(f"{shown[column[place][0]]} [dim]{column[place][1]:.2f}[/]" for column in hits))
+    cells = [[f"{shown[text]} [dim]{cosine:.2f}[/]" for text, cosine in column] for column in hits]
+    for place, row in enumerate(zip_longest(*cells, fillvalue=""), start=1):
+        out.add_row(str(place), *row)
     Console().print(out)
 
 

@@ -8,7 +8,7 @@ import torch
 from mirror import MirrorEncoder, MirrorError
 from mirror import index as index_module
 from mirror.index import GRAPH, VECTORS, kept_vectors, nearest, nearest_in_graph, unit_vectors
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, files_no_larger_than
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_another_encoder_has_vectors_of_its_own(
 
 def test_vectors_of_texts_that_changed_are_replaced(encoder: MirrorEncoder, tmp_path: Path) -> None:
     _, other = kept_vectors(encoder, SENTENCES, "pydocs", tmp_path)
-    _, old = kept_vectors(encoder, SENTENCES, "notes", tmp_path)
-    vectors, new = kept_vectors(encoder, SENTENCES[1:], "notes", tmp_path)
+    _, old = kept_vectors(encoder, SENTENCES, "*", tmp_path)
+    vectors, new = kept_vectors(encoder, SENTENCES[1:], "*", tmp_path)
     assert len(vectors) == len(SENTENCES) - 1
     assert sorted(path for path in tmp_path.iterdir() if path.is_dir()) == sorted([other, new])
     assert not old.exists()
@@ -90,6 +90,24 @@ def test_the_graph_finds_the_nearest_and_stays(tmp_path: Path, monkeypatch: pyte
     assert nearest_in_graph(tmp_path, vectors, vectors[3], 10) == found[3]
     assert [path.name for path in tmp_path.iterdir()] == [GRAPH]
     assert len(nearest_in_graph(tmp_path, vectors, vectors[3], 3000)) == 3000
+
+
+def test_more_than_the_graph_leads_to(tmp_path: Path) -> None:
+    """Equal vectors can cut a graph in pieces: what is found is true, and nothing else is told."""
+    pytest.importorskip("faiss")
+    vectors = np.eye(4, dtype="f4")[np.arange(4).repeat(500)]
+    found = nearest_in_graph(tmp_path, vectors, vectors[0], 2000)
+    assert found
+    assert all(0 <= place < 2000 for place, _ in found)
+    assert [cosine for _, cosine in found] == [float(place < 500) for place, _ in found]
+
+
+def test_a_graph_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    vectors = np.eye(64, dtype="f4")
+    with files_no_larger_than(1000), pytest.raises(MirrorError, match=r"cannot be used .*index=exact"):
+        nearest_in_graph(tmp_path, vectors, vectors[0], 2)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("file", [VECTORS, GRAPH])

@@ -130,3 +130,6 @@ class SimCSE:
     def save(self, folder: Path) -> None:
         """Write the model as the library does."""
         self.model.save_pretrained(str(folder))
+
+
+BASELINES: dict[str, Callable[..., AuthorsLoop | SimCSE]] = {"authors": AuthorsLoop, "simcse": SimCSE}

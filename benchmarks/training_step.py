@@ -12,7 +12,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel
 
-from benchmarks.baselines import AuthorsLoop, SimCSE
+from benchmarks.baselines import BASELINES
 from benchmarks.measure import (
     DRAFT,
     ROOT,
@@ -103,7 +102,6 @@ class Mirror:
         return BatchKey(*divmod(number, self.pairs.steps))
 
 
-BASELINES: dict[str, Callable[..., Contender]] = {"authors": AuthorsLoop, "simcse": SimCSE}
 NAMES = ("mirror", *BASELINES)
 
 

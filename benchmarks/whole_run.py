@@ -8,17 +8,19 @@ configuration, log or checks.
 """
 
 import argparse
+import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.baselines import AuthorsLoop, SimCSE
+from benchmarks.baselines import BASELINES
 from benchmarks.measure import (
     DRAFT,
     ROOT,
@@ -32,10 +34,10 @@ from benchmarks.measure import (
 )
 from mirror.compose import compose
 from mirror.config import TrainConfig
+from mirror.record import METRICS
 from mirror.texts import read_texts
 
-OTHERS: dict[str, Callable[..., AuthorsLoop | SimCSE]] = {"authors": AuthorsLoop, "simcse": SimCSE}
-NAMES = ("mirror", *OTHERS)
+NAMES = ("mirror", *BASELINES)
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=200, help="texts in a batch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_common_arguments(parser, rounds=2)
-    parser.add_argument("--contender", choices=OTHERS, help=argparse.SUPPRESS)  # the child process that runs one
+    parser.add_argument("--contender", choices=BASELINES, help=argparse.SUPPRESS)  # the child process that runs one
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
@@ -54,12 +56,15 @@ def main() -> None:
         return
     described = machine(torch.device(arguments.device))
     taken: dict[str, list[float]] = {name: [] for name in NAMES}
+    steps: dict[str, int] = {}
     for _ in range(arguments.rounds):
         for name in NAMES:
-            taken[name].append(timed(name, arguments))
+            spent, steps[name] = timed(name, arguments)
+            taken[name].append(spent)
             print(f"{name}: {taken[name][-1]:.1f} s", file=sys.stderr, flush=True)
-    results = {
+    results: dict[str, dict[str, Any]] = {
         name: {
+            "steps": steps[name],
             "seconds": spread(spent),
             "times_mirror": spread([own / ours for own, ours in zip(spent, taken["mirror"], strict=True)]),
         }
@@ -81,8 +86,8 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def timed(name: str, arguments: argparse.Namespace) -> float:
-    """Wall time of a contender's command.
+def timed(name: str, arguments: argparse.Namespace) -> tuple[float, int]:
+    """Wall time of a contender's command, and the optimisation steps that it took.
 
     Raises:
         SystemExit: it failed; its own words are on the terminal.
@@ -101,7 +106,9 @@ def timed(name: str, arguments: argparse.Namespace) -> float:
         taken = time.perf_counter() - begin
         if done.returncode or not list(folder.rglob("model.safetensors")):
             sys.exit(done.stdout[-2000:] + f"error: {name} failed with exit status {done.returncode}")
-    return taken
+        if name == "mirror":
+            return taken, json.loads((folder / METRICS).read_text(encoding="utf-8"))["steps"]
+        return taken, int(done.stdout.splitlines()[-1])
 
 
 def run_other(arguments: argparse.Namespace) -> None:
@@ -111,12 +118,14 @@ def run_other(arguments: argparse.Namespace) -> None:
     size, device = arguments.batch, torch.device(arguments.device)
     torch.manual_seed(config.seed)
     order = [texts[place] for place in torch.randperm(len(texts)).tolist()]
-    learner = OTHERS[arguments.contender](
+    learner = BASELINES[arguments.contender](
         arguments.model, config, device, lambda number: order[number * size : (number + 1) * size]
     )
-    for number in range(len(texts) // size):
+    steps = math.ceil(len(texts) / size)  # the last batch is the rest, as in mirror
+    for number in range(steps):
         learner.learn(learner.batch(number))
     learner.save(arguments.folder)
+    print(steps)
 
 
 if __name__ == "__main__":

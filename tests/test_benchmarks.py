@@ -53,6 +53,7 @@ def test_whole_run_compares_commands(tiny_bert: Path, tmp_path: Path) -> None:
     assert list(content["results"]) == ["mirror", "authors", "simcse"]
     assert content["results"]["mirror"]["times_mirror"]["median"] == 1
     assert all(found["seconds"]["median"] > 0 for found in content["results"].values())
+    assert [found["steps"] for found in content["results"].values()] == [3, 3, 3]
 
 
 @pytest.mark.slow

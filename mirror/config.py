@@ -568,6 +568,9 @@ class PretrainConfig:
     model: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    bag_of_words: float = 0.0
+    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 serves a model
+    that is to be mirror-tuned; 0 is masked language modelling alone."""
     data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
     batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
@@ -584,6 +587,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _check(0 < self.optim.lr < 1, "optim.lr", self.optim.lr, "above 0 and below 1")
+        _check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
         _check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
         if self.batch.max_tokens > self.model.positions:

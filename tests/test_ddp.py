@@ -272,6 +272,7 @@ def test_pretraining_in_two_processes(tmp_path: Path) -> None:
         "data.path=texts.txt", "model.hidden=32", "model.intermediate=64", "model.layers=2", "model.heads=2",
         "tokenizer.vocab_size=150", "batch.tokens=300", "batch.max_tokens=32", "held_out.texts=20",
         "held_out.every=10", "trainer.accelerator=cpu", "trainer.max_steps=10", "trainer.progress=false",
+        "bag_of_words=1",
     ]  # fmt: skip
     one = go("pretrain.py", tmp_path, *common, "hydra.run.dir=one")
     two = go("pretrain.py", tmp_path, *common, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two")

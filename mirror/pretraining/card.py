@@ -22,6 +22,9 @@ def model_card(
     rate = f"peak rate {config.optim.lr}, {config.optim.warmup_steps} steps of warm-up, {config.optim.schedule.value}"
     stored = f"{record['hardware']['precision']}, stored in {'half' if config.half else 'single'} precision"
     begin = f"continued from {model.path}" if model.path else f"from nothing (embeddings: {model.start.value})"
+    bags = ""
+    if config.bag_of_words:
+        bags = f"\n| bag of words | of each text, predicted by its mean vector; weight {config.bag_of_words} |"
     return f"""---
 library_name: transformers
 pipeline_tag: fill-mask
@@ -37,7 +40,7 @@ with `python scripts/train.py model.path=this/folder`.
 |---|---|
 | text | {table} |
 | tokens seen | {record["tokens"] / 1e6:.1f}M, in {record["steps"]} steps of {config.batch.tokens} |
-| masking | {masking.share:.0%} of the tokens, unit: {masking.unit.value}; {shown} |
+| masking | {masking.share:.0%} of the tokens, unit: {masking.unit.value}; {shown} |{bags}
 | pieces | at most {config.batch.max_tokens} tokens |
 | optimizer | AdamW, {rate}, weight decay {config.optim.weight_decay} |
 | precision | {stored} |

@@ -75,8 +75,12 @@ class MaskedBatch:
     """For each block (M,), the places of the tokens to guess among its R * W tokens."""
     targets: list[Tensor]
     """For each block (M,), the ids of those tokens."""
+    words: list[Tensor]
+    """For each block (2, L), the bags of words: which of the block's B texts, and a token's id, once a text."""
     count: int
     """Tokens to guess in the whole batch, over all devices."""
+    word_count: int
+    """Entries of the bags of words in the whole batch, over all devices."""
     tokens: int
     """Real tokens on this device."""
 
@@ -86,7 +90,9 @@ class MaskedBatch:
             [block.to(device) for block in self.blocks],
             [places.to(device, non_blocking=True) for places in self.places],
             [targets.to(device, non_blocking=True) for targets in self.targets],
+            [words.to(device, non_blocking=True) for words in self.words],
             self.count,
+            self.word_count,
             self.tokens,
         )
 
@@ -96,7 +102,9 @@ class MaskedBatch:
             [block.pin_memory() for block in self.blocks],
             [places.pin_memory() for places in self.places],
             [targets.pin_memory() for targets in self.targets],
+            [words.pin_memory() for words in self.words],
             self.count,
+            self.word_count,
             self.tokens,
         )
 
@@ -163,9 +171,12 @@ class MaskedBatches(Dataset[MaskedBatch]):
         seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, self.masking, rng)
         wanted = np.where(chosen, ids + 1, 0)  # travels through the packing as one more kind of id; 0 is none
         cuts = np.cumsum([len(row) for row in rows])[:-1]
+        vocabulary = len(self.encoder.tokenizer)
+        held = np.unique((text * vocabulary + ids)[~special])  # each text's different tokens
+        bags = np.split(held % vocabulary, np.searchsorted(held // vocabulary, np.arange(1, len(rows))))
         mine = range(self.rank, len(rows), self.world)
         if not mine:  # the last batch has fewer pieces than there are devices: one more to read, nothing in it to guess
-            mine, wanted = range(1), np.zeros_like(wanted)
+            mine, wanted, bags = range(1), np.zeros_like(wanted), [held[:0]]
         seen_parts, wanted_parts = np.split(seen, cuts), np.split(wanted, cuts)
         tokens: Tokens = {
             "input_ids": [seen_parts[i].tolist() for i in mine],
@@ -178,9 +189,17 @@ class MaskedBatches(Dataset[MaskedBatch]):
             blocks,
             places,
             [labels[at] - 1 for labels, at in zip(flat, places, strict=True)],
+            [_laid([bags[mine[i]] for i in block.texts.tolist()]) for block in blocks],
             count=int(chosen.sum()),
+            word_count=len(held),
             tokens=sum(len(row) for row in tokens["input_ids"]),
         )
+
+
+def _laid(bags: Sequence[NDArray[np.int64]]) -> Tensor:
+    """Bags of words as (2, L): which of the bags, and what is in it."""
+    owner = np.repeat(np.arange(len(bags)), [len(bag) for bag in bags])
+    return torch.from_numpy(np.stack([owner, np.concatenate(bags)]))
 
 
 class StepSampler(Sampler[int]):

@@ -1,7 +1,14 @@
-"""The pre-training step: masked tokens in, cross entropy out."""
+"""The pre-training step: masked tokens in, cross entropy out.
+
+Beside the masked tokens, a text's mean vector can be asked for the bag of its words: the head that fills in masks
+scores the vocabulary for it too, and each different token of the text should score high. Guesses teach the vectors of
+tokens only; what comes of their mean is left to chance. After Ma et al. 2024 (Drop your Decoder: Pre-training with
+Bag-of-Word Prediction for Dense Passage Retrieval), who ask the CLS vector.
+"""
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mirror.config import OptimConfig
+from mirror.config import OptimConfig, Pooling
 from mirror.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.optimizer import adamw
 from mirror.packing import TokenBlock
+from mirror.pooling import pool
 from mirror.pretraining.corpus import MaskedBatch
 from mirror.resume import seed_step
 
@@ -39,6 +47,7 @@ class PretrainModule(pl.LightningModule):
         steps: of the whole run.
         samples: held-out texts with one word blanked, and the word.
         seed: of dropout.
+        bag_of_words: weight of the second loss; 0 leaves it out.
     """
 
     def __init__(
@@ -49,12 +58,14 @@ class PretrainModule(pl.LightningModule):
         steps: int,
         samples: list[tuple[str, str]],
         seed: int,
+        bag_of_words: float = 0.0,
     ) -> None:
         super().__init__()
         self.model, self.optim, self.steps, self.samples, self.seed = model, optim, steps, samples, seed
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
-        self._places: Tensor | None = None
-        encoder.backbone.register_forward_hook(self._keep_places)
+        self.bag_of_words = bag_of_words
+        self._wanted: list[Callable[[Tensor], Tensor]] = []
+        encoder.backbone.register_forward_hook(self._keep_wanted)
         self.loss = math.nan
         self._held_out = [0.0, 0.0]
 
@@ -63,38 +74,51 @@ class PretrainModule(pl.LightningModule):
         """The backbone as an encoder."""
         return self._encoder[0]
 
-    def _keep_places(self, backbone: Any, arguments: Any, output: Any) -> Any:
-        """Hand on the states of the masked tokens alone: whatever head follows, it sees a seventh of the tokens."""
-        if self._places is not None:
-            output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[self._places][None]  # (1, M, D)
+    def _keep_wanted(self, backbone: Any, arguments: Any, output: Any) -> Any:
+        """Hand on what is asked for alone: whatever head follows, it sees a seventh of the tokens."""
+        if self._wanted:
+            states = output.last_hidden_state  # (R, W, D)
+            output.last_hidden_state = torch.cat([choose(states) for choose in self._wanted])[None]  # (1, M + B, D)
         return output
 
-    def logits(self, block: TokenBlock, places: Tensor) -> Tensor:
-        """Scores over the vocabulary at ``places`` among the block's R * W tokens, (M, V)."""
-        self._places = places
+    def logits(self, block: TokenBlock, places: Tensor, *, bags: bool = False) -> Tensor:
+        """Scores over the vocabulary at ``places`` among the block's R * W tokens, (M, V).
+
+        With ``bags`` also those of each text's mean vector, after them, (M + B, V).
+        """
+        self._wanted = [lambda states: states.flatten(0, 1)[places]]
+        if bags:
+            self._wanted.append(lambda states: pool([states], block, Pooling.mean).to(states.dtype))
         try:
             scores: Tensor = self.model(**self.encoder.inputs(block)).logits[0]
         finally:
-            self._places = None
+            self._wanted = []
         return scores
 
-    def _cross_entropy(self, batch: MaskedBatch) -> Tensor:
-        """Summed over the masked tokens of this device."""
-        parts = [
-            F.cross_entropy(self.logits(block, places).float(), targets, reduction="sum")
-            for block, places, targets in zip(batch.blocks, batch.places, batch.targets, strict=True)
-        ]
-        return torch.stack(parts).sum()
+    def _cross_entropies(self, batch: MaskedBatch, *, bags: bool) -> tuple[Tensor, Tensor]:
+        """Of the masked tokens and, with ``bags``, of the bags of words; each summed over this device."""
+        guessed, held = [], []
+        for block, places, targets, words in zip(batch.blocks, batch.places, batch.targets, batch.words, strict=True):
+            scores = self.logits(block, places, bags=bags).float()
+            guessed.append(F.cross_entropy(scores[: len(places)], targets, reduction="sum"))
+            owner, token = words
+            held.append(-scores[len(places) :].log_softmax(dim=-1)[owner, token].sum() if bags else guessed[-1] * 0)
+        return torch.stack(guessed).sum(), torch.stack(held).sum()
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Dropout depends on the step alone."""
         seed_step(self.seed, self)
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
-        """The mean cross entropy, in nats, over the masked tokens of all devices."""
+        """Mean cross entropy, in nats, over the masked tokens of all devices, plus that of the bags by its weight."""
+        guessed, held = self._cross_entropies(batch, bags=self.bag_of_words > 0)
         # DDP averages the gradients: each device's sum over the count of all, times the number of devices.
-        loss = self._cross_entropy(batch) / max(batch.count, 1) * self.trainer.world_size
+        loss = guessed / max(batch.count, 1) * self.trainer.world_size
         self.log("loss", loss, batch_size=1, sync_dist=True)
+        if self.bag_of_words:
+            bags = held / max(batch.word_count, 1) * self.trainer.world_size
+            self.log("bag_of_words", bags, batch_size=1, sync_dist=True)
+            loss = loss + self.bag_of_words * bags
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:
@@ -114,7 +138,7 @@ class PretrainModule(pl.LightningModule):
 
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Add a held-out batch to the mean."""
-        self._held_out[0] += float(self._cross_entropy(batch))
+        self._held_out[0] += float(self._cross_entropies(batch, bags=False)[0])
         self._held_out[1] += batch.count
 
     def on_validation_epoch_end(self) -> None:

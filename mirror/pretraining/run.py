@@ -118,7 +118,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         if before and chief:
             log.info("going on from step %d", before.steps)
             before.keep_curve()
-        module = PretrainModule(model, encoder, config.optim, steps, _samples(held_out, tokenizer), config.seed)
+        samples = _samples(held_out, tokenizer)
+        module = PretrainModule(model, encoder, config.optim, steps, samples, config.seed, config.bag_of_words)
         with record.phase("train"):
             data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
             _fit(config, module, data, folder, hardware, before)

@@ -98,6 +98,8 @@ def test_devices_share_a_batch(encoder: MirrorEncoder) -> None:
         parts.append(data[2])
     assert Counter(texts_in(whole)) == Counter(texts_in(parts[0])) + Counter(texts_in(parts[1]))
     assert {part.count for part in parts} == {whole.count} == {sum(len(t) for t in whole.targets)}
+    assert {part.word_count for part in parts} == {whole.word_count} == {sum(w.shape[1] for w in whole.words)}
+    assert sum(words.shape[1] for part in parts for words in part.words) == whole.word_count
 
 
 def test_a_device_without_a_piece_of_the_last_batch(encoder: MirrorEncoder) -> None:
@@ -105,15 +107,31 @@ def test_a_device_without_a_piece_of_the_last_batch(encoder: MirrorEncoder) -> N
     data = batches(encoder)
     last = data.steps - 1
     expected, data.world = data[last], len(data.pieces(last)) + 1
-    guessed = []
+    guessed, held = [], []
     for rank in range(data.world):
         data.rank = rank
         batch = data[last]
         guessed.append(len(torch.cat(batch.targets)))
         assert batch.tokens > 0
-        assert batch.count == expected.count
-    assert guessed[-1] == 0
+        assert (batch.count, batch.word_count) == (expected.count, expected.word_count)
+        held.append(sum(words.shape[1] for words in batch.words))
+    assert guessed[-1] == held[-1] == 0
+    assert sum(held) == expected.word_count
     assert sum(guessed) == expected.count
+
+
+def test_bags_hold_each_word_of_a_text_once(encoder: MirrorEncoder) -> None:
+    batch = batches(encoder, share=0.5)[0]
+    special = set(encoder.tokenizer.all_special_ids)
+    for block, places, targets, (owner, token) in zip(
+        batch.blocks, batch.places, batch.targets, batch.words, strict=True
+    ):
+        true = block.inputs["input_ids"].flatten().clone()
+        true[places] = targets
+        for text in range(len(block.texts)):
+            expected = set(true[(block.text_index == text).flatten()].tolist()) - special
+            assert sorted(token[owner == text].tolist()) == sorted(expected)
+    assert batch.word_count == sum(words.shape[1] for words in batch.words) > 100
 
 
 def test_targets_are_masked_or_not_but_never_special(encoder: MirrorEncoder) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from tests.architectures import ARCHITECTURES, MAX_TOKENS, build
 from tests.conftest import SENTENCES
 
 
-def module_of(folder: Path) -> PretrainModule:
+def module_of(folder: Path, bag_of_words: float = 0.0) -> PretrainModule:
     model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = MirrorEncoder.load(folder).tokenizer
-    return PretrainModule(model, MirrorEncoder(model.base_model, tokenizer), OptimConfig(lr=1e-3), 10, [], 0)
+    encoder = MirrorEncoder(model.base_model, tokenizer)
+    return PretrainModule(model, encoder, OptimConfig(lr=1e-3), 10, [], 0, bag_of_words)
 
 
 MASKED = [name for name in ARCHITECTURES if name not in ("xlnet",)]
@@ -32,3 +34,35 @@ def test_logits_of_the_masked_tokens_are_those_of_the_whole_model(name: str, tmp
             whole = module.model(**encoder.inputs(block)).logits.flatten(0, 1)
             torch.testing.assert_close(module.logits(block, places), whole[places], atol=1e-5, rtol=1e-4)
     assert batch.count > 10
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_bag_of_words_is_that_of_a_loop_over_the_texts(name: str, tmp_path: Path) -> None:
+    """Text by text, without packing, with each word of the text looked up in the scores of its mean vector."""
+    folder = build(name, tmp_path)
+    module, guesses = module_of(folder, 2.0), module_of(folder)
+    for each in (module, guesses):
+        each.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+        each.log = lambda *arguments, **options: None  # type: ignore[method-assign]
+    encoder, model = module.encoder, module.model
+    corpus = tokenize_corpus(SENTENCES[:20], encoder.tokenizer, MAX_TOKENS, progress=False)
+    data = MaskedBatches(corpus, encoder, PretrainBatchConfig(4096, MAX_TOKENS), MaskingConfig(), 0)
+    batch = data[0]
+    special = set(encoder.tokenizer.all_special_ids)
+    head = model.cls if name == "bert" else model.lm_head
+    held, texts = [], 0
+    for block, places, targets in zip(batch.blocks, batch.places, batch.targets, strict=True):
+        seen = block.inputs["input_ids"].flatten()
+        true = seen.clone()
+        true[places] = targets
+        for text in range(len(block.texts)):
+            here = (block.text_index == text).flatten()
+            mean = model.base_model(input_ids=seen[here][None]).last_hidden_state[0].mean(0)
+            scores = head(mean[None, None])[0, 0].log_softmax(-1)
+            held += [float(-scores[token]) for token in set(true[here].tolist()) - special]
+            texts += 1
+    assert texts == 20
+    assert len(held) == batch.word_count
+    with torch.no_grad():
+        added = module.training_step(batch, 0) - guesses.training_step(batch, 0)
+    torch.testing.assert_close(float(added), 2.0 * sum(held) / len(held), atol=1e-4, rtol=1e-4)

@@ -13,6 +13,7 @@ from mirror.compose import compose, resumed
 from mirror.config import PretrainConfig
 from mirror.pretraining.module import PretrainModule
 from mirror.pretraining.run import pretrain
+from mirror.record import by_step
 from tests.architectures import build
 from tests.conftest import SENTENCES, files_no_larger_than
 
@@ -79,12 +80,21 @@ def test_the_loss_falls(texts: Path, tmp_path: Path) -> None:
     assert last < 30  # of a vocabulary of 150
 
 
-@pytest.mark.parametrize("dropout", ["0", "0.1"])
+def test_the_loss_of_the_bags_of_words_falls(texts: Path, tmp_path: Path) -> None:
+    """Beside a run that looks at it and hardly learns from it."""
+    for name, weight in (("run", 1.0), ("looking", 1e-6)):
+        go(texts, tmp_path / name, "trainer.max_steps=100", "optim.lr=5e-3", f"bag_of_words={weight}")
+    (*_, learnt), (*_, seen) = by_step(tmp_path / "run", "bag_of_words"), by_step(tmp_path / "looking", "bag_of_words")
+    assert learnt[1] < seen[1] - 0.2
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "weight 1.0" in card
+
+
+@pytest.mark.parametrize("options", [["model.dropout=0"], ["model.dropout=0.1", "bag_of_words=1"]])
 @pytest.mark.parametrize("kept", ["at the stop", "by the clock"])
 def test_resumed_is_uninterrupted(
-    kept: str, dropout: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: str, options: list[str], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [f"model.dropout={dropout}"]
     whole = go(texts, tmp_path / "whole", *options)
 
     def stop(self: PretrainModule, *arguments: Any) -> None:

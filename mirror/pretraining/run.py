@@ -163,6 +163,7 @@ def _tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *, pr
     if config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
     if config.model.path:
+        log.info("tokenizer: that of model.path=%s; tokenizer.path= takes another one", config.model.path)
         return tokenizer
     learnt = folder / TOKENIZER
     if not learnt.exists() and is_chief():

@@ -1,20 +1,19 @@
 """The pre-training step: masked tokens in, cross entropy out.
 
-Beside the masked tokens, a text's mean vector can be asked for the bag of its words: the head that fills in masks
-scores the vocabulary for it too, and each different token of the text should score high. Guesses teach the vectors of
-tokens only; what comes of their mean is left to chance. After Ma et al. 2024 (Drop your Decoder: Pre-training with
-Bag-of-Word Prediction for Dense Passage Retrieval), who ask the CLS vector.
+Beside the masked tokens, a text's mean vector can be asked for the bag of its words: each different token of the text
+should score high in the vocabulary. Guesses teach the vectors of tokens only; what comes of their mean is left to chance.
+After Ma et al. 2024 (Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval), who ask
+the CLS vector, through the head that fills in masks.
 """
 
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mirror.config import OptimConfig, Pooling
 from mirror.encoder import MirrorEncoder
@@ -29,12 +28,40 @@ log = logging.getLogger(__name__)
 
 BETAS = (0.9, 0.98)
 """RoBERTa's (Liu et al. 2019, section 3.1): the slow average follows a loss that falls quickly."""
+STD = 0.02
+"""Of new weights (Devlin et al. 2019)."""
 LOG_EVERY = 50
 """Steps between two looks at the loss."""
 PERPLEXITY = "val/perplexity"
 """Of the held-out texts, in the curve."""
 GUESSES = 3
 """Guesses shown for each blank."""
+
+
+class BagOfWords(nn.Module):
+    """Scores over the vocabulary for the mean vectors of texts; a head of its own, left behind after pre-training.
+
+    Through the head that fills in masks, the raw model's mean is nearer to the words and the tuned one's is no better
+    (figures).
+    """
+
+    def __init__(self, hidden: int, embeddings: nn.Linear) -> None:
+        """``hidden`` is the size D of the states; ``embeddings`` (V, E) score the vocabulary."""
+        super().__init__()
+        size = embeddings.in_features
+        self.layer, self.norm = nn.Linear(hidden, size), nn.LayerNorm(size)
+        nn.init.eye_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        nn.init.constant_(
+            self.norm.weight, STD / float(embeddings.weight.detach().std())
+        )  # scores as even as in a new model
+        self.bias = nn.Parameter(torch.zeros(embeddings.out_features))
+        if embeddings.bias is not None:
+            self.bias.data.copy_(embeddings.bias.data)
+
+    def forward(self, means: Tensor, embeddings: nn.Linear) -> Tensor:
+        """(B, D) to (B, V)."""
+        return F.linear(self.norm(self.layer(means)), embeddings.weight, self.bias)
 
 
 class PretrainModule(pl.LightningModule):
@@ -63,8 +90,12 @@ class PretrainModule(pl.LightningModule):
         super().__init__()
         self.model, self.optim, self.steps, self.samples, self.seed = model, optim, steps, samples, seed
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
-        self.bag_of_words = bag_of_words
-        self._wanted: list[Callable[[Tensor], Tensor]] = []
+        self.weight = bag_of_words
+        self.bag_of_words = (
+            BagOfWords(model.config.hidden_size, model.get_output_embeddings()) if bag_of_words else None
+        )
+        self._wanted: tuple[TokenBlock, Tensor] | None = None
+        self._means: Tensor | None = None
         encoder.backbone.register_forward_hook(self._keep_wanted)
         self.loss = math.nan
         self._held_out = [0.0, 0.0]
@@ -75,35 +106,33 @@ class PretrainModule(pl.LightningModule):
         return self._encoder[0]
 
     def _keep_wanted(self, backbone: Any, arguments: Any, output: Any) -> Any:
-        """Hand on what is asked for alone: whatever head follows, it sees a seventh of the tokens."""
-        if self._wanted:
+        """Hand on the states of the masked tokens alone: whatever head follows, it sees a seventh of the tokens."""
+        if self._wanted is not None:
+            block, places = self._wanted
             states = output.last_hidden_state  # (R, W, D)
-            output.last_hidden_state = torch.cat([choose(states) for choose in self._wanted])[None]  # (1, M + B, D)
+            self._means = pool([states], block, Pooling.mean) if self.bag_of_words else None  # (B, D)
+            output.last_hidden_state = states.flatten(0, 1)[places][None]  # (1, M, D)
         return output
 
-    def logits(self, block: TokenBlock, places: Tensor, *, bags: bool = False) -> Tensor:
-        """Scores over the vocabulary at ``places`` among the block's R * W tokens, (M, V).
-
-        With ``bags`` also those of each text's mean vector, after them, (M + B, V).
-        """
-        self._wanted = [lambda states: states.flatten(0, 1)[places]]
-        if bags:
-            self._wanted.append(lambda states: pool([states], block, Pooling.mean).to(states.dtype))
+    def logits(self, block: TokenBlock, places: Tensor) -> Tensor:
+        """Scores over the vocabulary at ``places`` among the block's R * W tokens, (M, V)."""
+        self._wanted = block, places
         try:
             scores: Tensor = self.model(**self.encoder.inputs(block)).logits[0]
         finally:
-            self._wanted = []
+            self._wanted = None
         return scores
 
-    def _cross_entropies(self, batch: MaskedBatch, *, bags: bool) -> tuple[Tensor, Tensor]:
-        """Of the masked tokens and, with ``bags``, of the bags of words; each summed over this device."""
+    def _cross_entropies(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
+        """Of the masked tokens, and of the bags of words if they are asked for; each summed over this device."""
         guessed, held = [], []
         for block, places, targets, words in zip(batch.blocks, batch.places, batch.targets, batch.words, strict=True):
-            scores = self.logits(block, places, bags=bags).float()
-            guessed.append(F.cross_entropy(scores[: len(places)], targets, reduction="sum"))
-            owner, token = words
-            held.append(-scores[len(places) :].log_softmax(dim=-1)[owner, token].sum() if bags else guessed[-1] * 0)
-        return torch.stack(guessed).sum(), torch.stack(held).sum()
+            guessed.append(F.cross_entropy(self.logits(block, places).float(), targets, reduction="sum"))
+            if self.bag_of_words is not None and self._means is not None:
+                scores = self.bag_of_words(self._means, self.model.get_output_embeddings()).float()  # (B, V)
+                owner, token = words
+                held.append(-scores.log_softmax(dim=-1)[owner, token].sum())
+        return torch.stack(guessed).sum(), torch.stack(held or [guessed[0] * 0]).sum()
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Dropout depends on the step alone."""
@@ -111,14 +140,14 @@ class PretrainModule(pl.LightningModule):
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
         """Mean cross entropy, in nats, over the masked tokens of all devices, plus that of the bags by its weight."""
-        guessed, held = self._cross_entropies(batch, bags=self.bag_of_words > 0)
+        guessed, held = self._cross_entropies(batch)
         # DDP averages the gradients: each device's sum over the count of all, times the number of devices.
         loss = guessed / max(batch.count, 1) * self.trainer.world_size
         self.log("loss", loss, batch_size=1, sync_dist=True)
         if self.bag_of_words:
             bags = held / max(batch.word_count, 1) * self.trainer.world_size
             self.log("bag_of_words", bags, batch_size=1, sync_dist=True)
-            loss = loss + self.bag_of_words * bags
+            loss = loss + self.weight * bags
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:
@@ -138,7 +167,7 @@ class PretrainModule(pl.LightningModule):
 
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Add a held-out batch to the mean."""
-        self._held_out[0] += float(self._cross_entropies(batch, bags=False)[0])
+        self._held_out[0] += float(self._cross_entropies(batch)[0])
         self._held_out[1] += batch.count
 
     def on_validation_epoch_end(self) -> None:
@@ -169,4 +198,4 @@ class PretrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over all weights."""
-        return adamw(self.model, self.optim, self.steps, BETAS)
+        return adamw(self, self.optim, self.steps, BETAS)

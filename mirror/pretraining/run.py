@@ -26,7 +26,7 @@ from mirror.hardware import Hardware, choose_hardware, is_chief
 from mirror.pretraining.card import model_card
 from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokenize_corpus
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
-from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
+from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, STD, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.record import RunRecord, by_step
 from mirror.resume import CHECKPOINTS, Earlier, Keeper, earlier, not_written, note_texts
@@ -37,8 +37,6 @@ from mirror.trainer import build_trainer, quieten
 
 log = logging.getLogger(__name__)
 
-STD = 0.02
-"""Of new weights (Devlin et al. 2019)."""
 COUNTED_STD = 0.1
 """Of embeddings that were counted. A step of Adam moves a weight by up to the rate, however small the weight: at
 ``STD`` the counts were forgotten within 200 steps of 1e-3 (SimLex-999 of the mean vectors 8.7 against 10.7, loss 6.78

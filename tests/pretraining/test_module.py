@@ -49,7 +49,9 @@ def test_bag_of_words_is_that_of_a_loop_over_the_texts(name: str, tmp_path: Path
     data = MaskedBatches(corpus, encoder, PretrainBatchConfig(4096, MAX_TOKENS), MaskingConfig(), 0)
     batch = data[0]
     special = set(encoder.tokenizer.all_special_ids)
-    head = model.cls if name == "bert" else model.lm_head
+    embeddings, head = model.get_output_embeddings(), module.bag_of_words
+    assert head is not None
+    layer, norm, bias = head.layer, head.norm, head.bias
     held, texts = [], 0
     for block, places, targets in zip(batch.blocks, batch.places, batch.targets, strict=True):
         seen = block.inputs["input_ids"].flatten()
@@ -58,7 +60,7 @@ def test_bag_of_words_is_that_of_a_loop_over_the_texts(name: str, tmp_path: Path
         for text in range(len(block.texts)):
             here = (block.text_index == text).flatten()
             mean = model.base_model(input_ids=seen[here][None]).last_hidden_state[0].mean(0)
-            scores = head(mean[None, None])[0, 0].log_softmax(-1)
+            scores = (norm(layer(mean)) @ embeddings.weight.T + bias).log_softmax(-1)
             held += [float(-scores[token]) for token in set(true[here].tolist()) - special]
             texts += 1
     assert texts == 20

@@ -1,7 +1,7 @@
 """The pre-training step: masked tokens in, cross entropy out.
 
 Beside the masked tokens, a text's mean vector can be asked for the bag of its words: each different token of the text
-should score high in the vocabulary. Guesses teach the vectors of tokens only; what comes of their mean is left to chance.
+should score high in the vocabulary. Guesses teach the vectors of tokens; what comes of their mean is left to chance.
 After Ma et al. 2024 (Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval), who ask
 the CLS vector, through the head that fills in masks.
 """
@@ -52,9 +52,8 @@ class BagOfWords(nn.Module):
         self.layer, self.norm = nn.Linear(hidden, size), nn.LayerNorm(size)
         nn.init.eye_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
-        nn.init.constant_(
-            self.norm.weight, STD / float(embeddings.weight.detach().std())
-        )  # scores as even as in a new model
+        spread = float(embeddings.weight.detach().std())
+        nn.init.constant_(self.norm.weight, STD / spread)  # the first scores are as even as a new model's
         self.bias = nn.Parameter(torch.zeros(embeddings.out_features))
         if embeddings.bias is not None:
             self.bias.data.copy_(embeddings.bias.data)
@@ -90,7 +89,7 @@ class PretrainModule(pl.LightningModule):
         super().__init__()
         self.model, self.optim, self.steps, self.samples, self.seed = model, optim, steps, samples, seed
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
-        self.weight = bag_of_words
+        self.bag_weight = bag_of_words
         self.bag_of_words = (
             BagOfWords(model.config.hidden_size, model.get_output_embeddings()) if bag_of_words else None
         )
@@ -147,7 +146,7 @@ class PretrainModule(pl.LightningModule):
         if self.bag_of_words:
             bags = held / max(batch.word_count, 1) * self.trainer.world_size
             self.log("bag_of_words", bags, batch_size=1, sync_dist=True)
-            loss = loss + self.weight * bags
+            loss = loss + self.bag_weight * bags
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:

@@ -5,8 +5,11 @@ and their ids where a model depends on them (RoBERTa's family counts positions f
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +31,19 @@ SIZES = {
 """Of the models that call them so. Three layers, so that the first, the last two and the last all differ."""
 
 
+WORDS = Counter(re.findall(r"\w+|[^\w\s]", " ".join(SENTENCES)))
+"""Of the test sentences, with their counts."""
+LETTERS = sorted(set("".join(WORDS)))
+"""Of the test sentences. The libraries number pieces in the order of a hash table, another one in each process, and
+ties follow the numbers: so the vocabularies are written down here, and the long words fall to pieces."""
+
+
 def word_pieces(special: list[str]) -> dict[str, int]:
     """A WordPiece vocabulary of the test sentences, special tokens first."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=250, special_tokens=special))
-    vocab: dict[str, int] = tokenizer.get_vocab()
-    return vocab
+    words = sorted(word.lower() for word in WORDS if len(word) <= 6)
+    letters = [letter.lower() for letter in LETTERS]
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
 
 
 def byte_pairs(special: list[str]) -> Tokenizer:
@@ -53,7 +61,9 @@ def word_end_pairs(special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, end_of_word_suffix="</w>")
+    letters = dict.fromkeys(letter.lower() for letter in LETTERS)
+    tokens = [*special, *letters, *(f"{letter}</w>" for letter in letters)]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=tokens, end_of_word_suffix="</w>")
     tokenizer.train_from_iterator(SENTENCES, trainer)
     return tokenizer
 
@@ -66,11 +76,10 @@ def parts_of(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]
 
 def unigrams(special: list[str]) -> list[tuple[str, float]]:
     """A SentencePiece-like unigram vocabulary with scores, special tokens first."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.train_from_iterator(SENTENCES, trainers.UnigramTrainer(vocab_size=200, special_tokens=special))
-    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
-    return [(piece, score) for piece, score in pieces]
+    counts = {f"▁{word}": count for word, count in WORDS.items() if len(word) <= 6}
+    counts |= dict.fromkeys(["▁", *LETTERS], 1)
+    total = sum(counts.values())
+    return [*((token, 0.0) for token in special), *((piece, log(count / total)) for piece, count in counts.items())]
 
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

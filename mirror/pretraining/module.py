@@ -84,7 +84,7 @@ class PretrainModule(pl.LightningModule):
         steps: int,
         samples: list[tuple[str, str]],
         seed: int,
-        bag_of_words: float = 0.0,
+        bag_of_words: float,
     ) -> None:
         super().__init__()
         self.model, self.optim, self.steps, self.samples, self.seed = model, optim, steps, samples, seed
@@ -137,27 +137,27 @@ class PretrainModule(pl.LightningModule):
         """Dropout depends on the step alone."""
         seed_step(self.seed, self)
 
-    def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: MaskedBatch, batch_idx: int) -> dict[str, Tensor]:
         """Mean cross entropy, in nats, over the masked tokens of all devices, plus that of the bags by its weight."""
         guessed, held = self._cross_entropies(batch)
         # DDP averages the gradients: each device's sum over the count of all, times the number of devices.
-        loss = guessed / max(batch.count, 1) * self.trainer.world_size
-        self.log("loss", loss, batch_size=1, sync_dist=True)
+        masked = loss = guessed / max(batch.count, 1) * self.trainer.world_size
+        self.log("loss", masked, batch_size=1, sync_dist=True)
         if self.bag_of_words:
             bags = held / max(batch.word_count, 1) * self.trainer.world_size
             self.log("bag_of_words", bags, batch_size=1, sync_dist=True)
-            loss = loss + self.bag_weight * bags
-        return loss
+            loss = masked + self.bag_weight * bags
+        return {"loss": loss, "masked": masked.detach()}
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:
         """Stop at a loss that is not finite."""
         # Each look at the loss waits for the device.
         if self.global_step % LOG_EVERY == 0 or self.global_step == self.steps:
-            self.loss = float(outputs["loss"])
-            if not math.isfinite(self.loss):
+            self.loss = float(outputs["masked"])
+            total = float(outputs["loss"])
+            if not math.isfinite(total):
                 raise MirrorError(
-                    f"The loss is {self.loss} at step {self.global_step}: lower optim.lr, or set "
-                    "trainer.precision=fp32."
+                    f"The loss is {total} at step {self.global_step}: lower optim.lr, or set trainer.precision=fp32."
                 )
 
     def on_validation_epoch_start(self) -> None:

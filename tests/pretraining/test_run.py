@@ -80,6 +80,21 @@ def test_the_loss_falls(texts: Path, tmp_path: Path) -> None:
     assert last < 30  # of a vocabulary of 150
 
 
+def test_loss_not_finite(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the bags alone: the loss of the masked tokens is finite still, for the weights are sound."""
+    cross_entropies = PretrainModule._cross_entropies
+    steps = iter(range(1, 13))
+
+    def last_is_nan(self: PretrainModule, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        guessed, held = cross_entropies(self, batch)
+        return guessed, held * float("nan") if self.training and next(steps) == 12 else held
+
+    monkeypatch.setattr(PretrainModule, "_cross_entropies", last_is_nan)
+    with pytest.raises(MirrorError, match=r"loss is nan at step 12: lower optim\.lr"):
+        go(texts, tmp_path / "run", "bag_of_words=1")
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_the_loss_of_the_bags_of_words_falls(texts: Path, tmp_path: Path) -> None:
     """Beside a run that looks at it and hardly learns from it."""
     for name, weight in (("run", 1.0), ("looking", 1e-6)):

@@ -101,6 +101,9 @@ def test_the_loss_of_the_bags_of_words_falls(texts: Path, tmp_path: Path) -> Non
         go(texts, tmp_path / name, "trainer.max_steps=100", "optim.lr=5e-3", f"bag_of_words={weight}")
     (*_, learnt), (*_, seen) = by_step(tmp_path / "run", "bag_of_words"), by_step(tmp_path / "looking", "bag_of_words")
     assert learnt[1] < seen[1] - 0.2
+    *_, (step, masked) = by_step(tmp_path / "run", "loss")
+    assert step == 99  # counted from 0
+    assert metrics(tmp_path / "run")["loss"]["last"] == pytest.approx(masked)  # without the bags
     card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert "weight 1.0" in card
 

@@ -55,12 +55,12 @@ SENTENCE = [f"data.path={SENTENCES}"]
 RECIPES = {
     "defaults": SENTENCE,
     "defaults, tests excluded": [*SENTENCE, "data.exclude_tests=true"],
-    "defaults, as few at random": [*SENTENCE, "data.size=1285"],
+    "defaults, as few at random": [*SENTENCE, "data.size=1296"],
     "drophead": [*SENTENCE, "aug=drophead"],
     "official": [*SENTENCE, "experiment=official"],
     "words": ["task=word", f"data.path={WORDS}"],
 }
-"""Settings beside the model's own. Without the tests' sentences 1,285 of the authors' remain: as few, drawn from all,
+"""Settings beside the model's own. Without the tests' sentences 1,296 of the authors' remain: as few, drawn from all,
 tell what less text changes from what seen text changes."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -31,8 +31,8 @@ from benchmarks.measure import (
     store,
 )
 from mirror.config import DataConfig
-from mirror.encoder import MirrorEncoder
-from mirror.texts import read_texts
+from mirror.data.texts import read_texts
+from mirror.encoder.encoder import MirrorEncoder
 
 LONGEST = 12
 """Sentences in the longest of the mixed texts."""

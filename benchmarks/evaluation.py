@@ -36,15 +36,15 @@ from benchmarks.measure import (
     store,
 )
 from benchmarks.recipes import MODELS, WORDS
-from mirror.compose import compose
 from mirror.config import DataConfig, EvalConfig
-from mirror.encoder import MirrorEncoder
-from mirror.evaluation import load_sets
+from mirror.config.compose import compose
+from mirror.data.texts import read_texts
+from mirror.encoder.encoder import MirrorEncoder
 from mirror.evaluation.certainty import AVERAGE
 from mirror.evaluation.contamination import audit
-from mirror.evaluation.sts import AVERAGED
-from mirror.results import Results
-from mirror.texts import read_texts
+from mirror.evaluation.results import Results
+from mirror.evaluation.sets import load_sets
+from mirror.evaluation.sets.sts import AVERAGED
 
 PUBLISHED = {
     "sts12": 72.37, "sts13": 80.60, "sts14": 75.60, "sts15": 85.39, "sts16": 78.99,

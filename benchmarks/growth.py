@@ -37,9 +37,9 @@ from benchmarks.measure import (
     store,
 )
 from benchmarks.training_step import Mirror, random_model
-from mirror.compose import compose
 from mirror.config import TrainConfig
-from mirror.texts import read_texts
+from mirror.config.compose import compose
+from mirror.data.texts import read_texts
 
 SHAPES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768)}
 """Layers and hidden size, as in ``conf/size``."""

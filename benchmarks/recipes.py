@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import DATA, DRAFT, RESULTS, ROOT, SENTENCES, machine, markdown, store
-from mirror.evaluation.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGED
 
 WORDS = DATA / "corpora" / "en_words_top_10k.txt"
 SENTENCE = [f"data.path={SENTENCES}", "eval=sts"]

@@ -34,14 +34,14 @@ from benchmarks.measure import (
     spread,
     store,
 )
-from mirror.augment import set_dropout
-from mirror.batches import BatchKey, MirroredBatch, MirroredPairs
-from mirror.compose import compose
 from mirror.config import Precision, TrainConfig
-from mirror.encoder import MirrorEncoder
-from mirror.hardware import choose_precision
-from mirror.module import MirrorModule
-from mirror.texts import TextTable, read_texts
+from mirror.config.compose import compose
+from mirror.data.batches import BatchKey, MirroredBatch, MirroredPairs
+from mirror.data.texts import TextTable, read_texts
+from mirror.data.views import set_dropout
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.training.hardware import choose_precision
+from mirror.training.module import MirrorModule
 
 BATCH = {"mini": 200, "base": 32, "roberta": 32}
 WARMUP = 2
@@ -61,7 +61,7 @@ class Contender(Protocol):
 
 
 class Mirror:
-    """The step as ``mirror.run`` sets it up, without Lightning's bookkeeping around it."""
+    """The step as ``mirror.training.run`` sets it up, without Lightning's bookkeeping around it."""
 
     def __init__(self, folder: Path, config: TrainConfig, device: torch.device, table: TextTable) -> None:
         """Load the model of a folder, tokenise the texts."""

@@ -31,11 +31,11 @@ from benchmarks.measure import (
     store,
 )
 from benchmarks.training_step import WARMUP, Mirror, random_model
-from mirror.batches import MirroredBatch
-from mirror.compose import compose
 from mirror.config import Precision, TrainConfig
-from mirror.encoder import MirrorEncoder
-from mirror.texts import read_texts
+from mirror.config.compose import compose
+from mirror.data.batches import MirroredBatch
+from mirror.data.texts import read_texts
+from mirror.encoder.encoder import MirrorEncoder
 
 SIDE = {"cpu": 2048, "cuda": 8192}
 """Of the square matrices: large enough that a product reaches the device's rate."""

@@ -32,10 +32,10 @@ from benchmarks.measure import (
     spread,
     store,
 )
-from mirror.compose import compose
 from mirror.config import TrainConfig
-from mirror.record import METRICS
-from mirror.texts import read_texts
+from mirror.config.compose import compose
+from mirror.data.texts import read_texts
+from mirror.runs.record import METRICS
 
 NAMES = ("mirror", *BASELINES)
 

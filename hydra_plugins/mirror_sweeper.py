@@ -19,11 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf, open_dict
 
-from mirror.compose import quoted, run_id
 from mirror.config import Strategy
+from mirror.config.compose import quoted, run_id
 from mirror.errors import MirrorError
-from mirror.record import TUNED
-from mirror.sweeps import alone, progress, read_run, runs_in, usual_seconds
+from mirror.runs.record import TUNED
+from mirror.runs.registry import alone, progress, read_run, runs_in, usual_seconds
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,8 @@ class Search(Grid):
 
     The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
     that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
-    behind on ``eval.validation`` are pruned; see ``mirror.pruning``. The defaults stand in ``conf/sweep/search.yaml``.
+    behind on ``eval.validation`` are pruned; see ``mirror.training.pruning``. The defaults stand in
+    ``conf/sweep/search.yaml``.
 
     Args:
         trials: in all.

@@ -10,8 +10,8 @@ from mirror.errors import MirrorError
 from mirror.version import __version__
 
 if TYPE_CHECKING:
-    from mirror.encoder import MirrorEncoder
-    from mirror.run import mirror_tune
+    from mirror.encoder.encoder import MirrorEncoder
+    from mirror.training.run import mirror_tune
 
 __all__ = ["MirrorEncoder", "MirrorError", "__version__", "mirror_tune"]
 
@@ -19,11 +19,11 @@ __all__ = ["MirrorEncoder", "MirrorError", "__version__", "mirror_tune"]
 def __getattr__(name: str) -> Any:
     """Import torch only when an encoder is asked for: ``--help`` and tab completion must answer at once."""
     if name == "MirrorEncoder":
-        from mirror.encoder import MirrorEncoder
+        from mirror.encoder.encoder import MirrorEncoder
 
         return MirrorEncoder
     if name == "mirror_tune":
-        from mirror.run import mirror_tune
+        from mirror.training.run import mirror_tune
 
         return mirror_tune
     raise AttributeError(f"module 'mirror' has no attribute {name!r}")

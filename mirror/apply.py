@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from mirror.config import EncodeConfig, EvaluateConfig, Pooling, plain
-from mirror.encoder import MirrorEncoder
-from mirror.error_analysis import check_plotly, show_errors
+from mirror.data.texts import read_lines
+from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.evaluation import load_sets
 from mirror.evaluation.certainty import Comparison
 from mirror.evaluation.contamination import read_audit
 from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
-from mirror.record import RunRecord
-from mirror.results import Results
-from mirror.summary import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
-from mirror.texts import read_lines
+from mirror.evaluation.results import Results
+from mirror.evaluation.sets import load_sets
+from mirror.report.errors import check_plotly, show_errors
+from mirror.report.terminal import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
+from mirror.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
 

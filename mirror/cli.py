@@ -17,12 +17,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mirror.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
 from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
+from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
-from mirror.record import METRICS, record_failure
-from mirror.sharing import start_sharing, stop_sharing
-from mirror.sweeps import alone, read_run
+from mirror.runs.record import METRICS, record_failure
+from mirror.runs.registry import alone, read_run
+from mirror.runs.sharing import start_sharing, stop_sharing
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def train() -> None:
 
     def run(config: TrainConfig) -> None:
         with _importing():
-            from mirror.run import train
+            from mirror.training.run import train
 
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
@@ -108,7 +108,7 @@ def search() -> None:
 
     def run(config: SearchConfig) -> None:
         with _importing():
-            from mirror.search import search
+            from mirror.search.search import search
 
         search(config)
 

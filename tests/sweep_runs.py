@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from mirror.compose import compose
 from mirror.config import plain
+from mirror.config.compose import compose
 from mirror.evaluation.cosines import EDGES
-from mirror.evaluation.sts import AVERAGED
-from mirror.sweeps import identity
+from mirror.evaluation.sets.sts import AVERAGED
+from mirror.runs.registry import identity
 
 GROUPS = {"model": "bert", "aug": "mirror", "data_size": "10k", "temperature": "sentence", "eval": "sts"}
 

@@ -9,12 +9,12 @@ import torch
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.apply import encode, evaluate
-from mirror.compose import compose
 from mirror.config import EvaluateConfig
-from mirror.evaluation import load_sets
+from mirror.config.compose import compose
 from mirror.evaluation.certainty import AVERAGE
-from mirror.evaluation.sts import AVERAGED
-from tests.test_run import metrics
+from mirror.evaluation.sets import load_sets
+from mirror.evaluation.sets.sts import AVERAGED
+from tests.training.test_run import metrics
 
 STSB = "eval=stsb"
 

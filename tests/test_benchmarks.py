@@ -95,8 +95,8 @@ def test_useful_work_is_what_a_counter_counts(tiny_bert: Path) -> None:
 
     from benchmarks.utilisation import useful
     from mirror import MirrorEncoder
-    from mirror.batches import BatchKey, MirroredPairs
     from mirror.config import AugConfig, BatchConfig
+    from mirror.data.batches import BatchKey, MirroredPairs
 
     encoder = MirrorEncoder.load(tiny_bert)
     encoder.backbone.set_attn_implementation("eager")

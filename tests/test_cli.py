@@ -14,7 +14,7 @@ import pytest
 
 import mirror.cli
 from mirror import MirrorEncoder, MirrorError
-from mirror.compose import compose
+from mirror.config.compose import compose
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
@@ -421,7 +421,7 @@ def test_pretrain_goes_on(command: Command, tmp_path: Path, monkeypatch: pytest.
 
 def test_train_goes_on(command: Command, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As pre-training does; a sweep cannot, and a setting that the run began with stays."""
-    from mirror.module import MirrorModule
+    from mirror.training.module import MirrorModule
 
     def stop(self: MirrorModule, *arguments: object) -> None:
         if self.global_step == 2:

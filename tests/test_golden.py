@@ -1,10 +1,12 @@
 """Every recipe gives the figures that were recorded before the package was reorganised.
 
-``golden.json`` holds for each case the loss of every step, the scores, the first augmented pairs, and the saved weights as
-a hash and as projections that bear rounding. The hash counts only where the same processor and torch are at hand as when
-it was recorded: others sum in another order.
+``golden.json`` holds for each case the loss of every step, the scores, the first augmented pairs, and the saved weights
+as a hash and as projections that bear rounding. The hash counts only where the same processor and torch are at hand as
+when it was recorded: others sum in another order.
 
-    RECORD_GOLDEN=1 pytest tests/test_golden.py    records anew; say in the CHANGELOG which figure was wrong, and why
+    RECORD_GOLDEN=1 pytest tests/test_golden.py
+
+records anew: say in the CHANGELOG which figure was wrong, and why.
 """
 
 import hashlib
@@ -21,11 +23,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mirror.compose import compose, resumed
-from mirror.module import MirrorModule
+from mirror.config.compose import compose, resumed
 from mirror.pretraining.run import pretrain
-from mirror.record import by_step
-from mirror.run import train
+from mirror.runs.record import by_step
+from mirror.training.module import MirrorModule
+from mirror.training.run import train
 from tests.architectures import build
 from tests.conftest import ROOT, SENTENCES
 

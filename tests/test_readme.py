@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mirror import MirrorEncoder
-from mirror.compose import CONF
-from mirror.evaluation.sts import HUB
+from mirror.config.compose import CONF
+from mirror.evaluation.sets.sts import HUB
 from tests.conftest import ROOT, SENTENCES
 from tests.sweep_runs import write_sweep
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.sweeps import runs_in
+from mirror.runs.registry import runs_in
 from tests.conftest import ROOT, SENTENCES
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import norm, spearmanr, t
 
 from mirror.evaluation.resampling import Floats, resample, spearman
-from mirror.evaluation.score import Score
-from mirror.evaluation.sts import AVERAGED
+from mirror.evaluation.sets.score import Score
+from mirror.evaluation.sets.sts import AVERAGED
 
 LEVEL = 0.95
 """Of every interval."""

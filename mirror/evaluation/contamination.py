@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mirror.evaluation.score import Pair, TestSet
+from mirror.evaluation.sets.score import Pair, TestSet
 
 NGRAM = 5
 """Characters of a shingle."""

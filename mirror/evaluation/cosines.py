@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mirror.evaluation.score import TestSet, Vectors
+from mirror.evaluation.sets.score import TestSet, Vectors
 
 EDGES = np.linspace(-1, 1, 101)
 """Of the bins."""
+Histograms = Mapping[str, Mapping[str, list[int]]]
+"""For each set, the counts of ``true`` and ``random`` pairs."""
 
 
 def histograms(vectors: Mapping[str, Vectors], sets: Sequence[TestSet]) -> dict[str, dict[str, list[int]]]:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror import hub
+from mirror.encoder import hub
 from mirror.errors import MirrorError, UnavailableError
-from mirror.evaluation.score import Encode, Vectors
+from mirror.evaluation.sets.score import Encode, Vectors
 
 
 def load_tasks(names: Sequence[str]) -> list[Any]:

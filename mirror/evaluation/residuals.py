@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
-from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.resampling import Floats
-from mirror.evaluation.score import Vectors, unit
+from mirror.evaluation.sets.pairs import PairSet
+from mirror.evaluation.sets.score import Vectors, unit
 
 Mask = NDArray[np.bool_]
 

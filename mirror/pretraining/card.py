@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.config import PretrainConfig
-from mirror.texts import TextTable
+from mirror.data.texts import TextTable
 
 CURVE_ROWS = 12
 

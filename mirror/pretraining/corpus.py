@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from mirror.config import MaskingConfig, PretrainBatchConfig
-from mirror.encoder import MirrorEncoder
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.packing import TokenBlock, Tokens
 from mirror.errors import MirrorError
-from mirror.packing import TokenBlock, Tokens
 from mirror.pretraining.masking import choose_tokens, corrupt
 from mirror.pretraining.tokenizer import opens_word
 

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirror.config import OptimConfig, Pooling
-from mirror.encoder import MirrorEncoder
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.packing import TokenBlock
+from mirror.encoder.pooling import pool
 from mirror.errors import MirrorError
-from mirror.optimizer import adamw
-from mirror.packing import TokenBlock
-from mirror.pooling import pool
 from mirror.pretraining.corpus import MaskedBatch
-from mirror.resume import seed_step
+from mirror.training.optimizer import adamw
+from mirror.training.resume import seed_step
 
 log = logging.getLogger(__name__)
 

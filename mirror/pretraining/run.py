@@ -15,25 +15,25 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
-from mirror import hub
-from mirror.augment import set_dropout
-from mirror.backbone import load_backbone, longest_text, quiet
 from mirror.config import PretrainConfig, Start, TokenizerKind, plain
-from mirror.encoder import MirrorEncoder
+from mirror.data.texts import read_texts
+from mirror.data.views import set_dropout
+from mirror.encoder import hub
+from mirror.encoder.backbone import load_backbone, longest_text, quiet
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.export import write_whole
 from mirror.errors import MirrorError
-from mirror.export import write_whole
-from mirror.hardware import Hardware, choose_hardware, is_chief
 from mirror.pretraining.card import model_card
 from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokenize_corpus
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, STD, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
-from mirror.record import RunRecord, by_step
-from mirror.resume import CHECKPOINTS, Earlier, Keeper, earlier, not_written, note_texts
-from mirror.summary import time_line
-from mirror.texts import read_texts
-from mirror.trackers import build_trackers, close_trackers
-from mirror.trainer import build_trainer, quieten
+from mirror.report.terminal import time_line
+from mirror.runs.record import RunRecord, by_step
+from mirror.training.hardware import Hardware, choose_hardware, is_chief
+from mirror.training.resume import CHECKPOINTS, Earlier, Keeper, earlier, not_written, note_texts
+from mirror.training.trackers import build_trackers, close_trackers
+from mirror.training.trainer import build_trainer, quieten
 
 log = logging.getLogger(__name__)
 

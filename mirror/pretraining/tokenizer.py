@@ -7,9 +7,9 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mirror import hub
-from mirror.backbone import quiet
 from mirror.config import TokenizerConfig, TokenizerKind
+from mirror.encoder import hub
+from mirror.encoder.backbone import quiet
 from mirror.errors import MirrorError
 
 BERT_SPECIAL = {

@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import qualitative, sample_colorscale
 
-from mirror.record import TUNED
 from mirror.report.table import Comparison, Row, shown
+from mirror.runs.record import TUNED
 
 LINES = 10
 """Lines or curves in a picture; of more, those with the best scores."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mirror.report.runs import Run
 from mirror.report.table import Cell, Comparison, Row, shown, value, varying
-from mirror.summary import SEEN, SEEN_NOTE
+from mirror.report.terminal import SEEN, SEEN_NOTE
 
 MARKS = (
     "Mean ± sd over the seeds; best in bold; * differs from the baseline (p < 0.05, corrected for the number of rows); "

@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from mirror.evaluation.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGED
 from mirror.report.runs import AVERAGE
 
 PUBLISHED = {

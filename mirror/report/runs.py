@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from mirror.config import flat
-from mirror.evaluation.sts import AVERAGED
-from mirror.record import METRICS, TUNED, by_step
-from mirror.sweeps import identity, read_run
+from mirror.evaluation.sets.sts import AVERAGED
+from mirror.runs.record import METRICS, TUNED, by_step
+from mirror.runs.registry import identity, read_run
 
 AVERAGE = "average"
 """Heading of the mean over the seven STS sets."""

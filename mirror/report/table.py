@@ -11,11 +11,11 @@ from typing import Any
 
 from scipy.stats import false_discovery_control, ttest_ind, ttest_rel
 
-from mirror.compose import NUMBER_OF
+from mirror.config.compose import NUMBER_OF
 from mirror.errors import MirrorError
-from mirror.evaluation.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGED
 from mirror.report.runs import AVERAGE, Run, Sample
-from mirror.sweeps import NEUTRAL
+from mirror.runs.registry import NEUTRAL
 
 SIGNIFICANT = 0.05
 """Share of false discoveries among the marked differences (Benjamini and Hochberg 1995)."""

@@ -5,9 +5,9 @@ from typing import Any
 
 from mirror.config import Tracker
 from mirror.errors import MirrorError
-from mirror.record import TUNED
 from mirror.report.runs import Run, headline
 from mirror.report.table import Comparison
+from mirror.runs.record import TUNED
 
 
 def workspace(runs: Sequence[Run], comparisons: Sequence[Comparison], entity: str, name: str) -> Any:
@@ -90,7 +90,7 @@ def save(made: Any) -> str:
     Raises:
         MirrorError: there is no key, or W&B refuses or does not answer.
     """
-    from mirror.trackers import has_key
+    from mirror.training.trackers import has_key
 
     if not has_key():
         raise MirrorError(f"wandb={made.entity} needs a key of W&B: set WANDB_API_KEY, or give wandb login one.")

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mirror.evaluation import TestSet
+from mirror.evaluation.sets import TestSet
 
 Vectors = dict[str, NDArray[np.float32]]
 

@@ -5,7 +5,6 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from mirror.evaluation import Score
 from mirror.evaluation.certainty import (
     AVERAGE,
     _p,
@@ -17,8 +16,9 @@ from mirror.evaluation.certainty import (
     williams,
 )
 from mirror.evaluation.resampling import mean, resample, spearman
-from mirror.evaluation.score import over_seeds
-from mirror.evaluation.sts import AVERAGED
+from mirror.evaluation.sets import Score
+from mirror.evaluation.sets.score import over_seeds
+from mirror.evaluation.sets.sts import AVERAGED
 from tests.evaluation.test_resampling import items_of
 
 Floats = NDArray[np.float64]

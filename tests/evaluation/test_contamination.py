@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mirror.config import DataConfig
-from mirror.evaluation import load_sets
+from mirror.data.texts import choose, in_memory, read_texts
 from mirror.evaluation.contamination import AUDIT, KnownTexts, Overlap, audit, dump_audit, known_texts, read_audit
-from mirror.evaluation.pairs import PairSet
-from mirror.texts import choose, in_memory, read_texts
+from mirror.evaluation.sets import load_sets
+from mirror.evaluation.sets.pairs import PairSet
 from tests.conftest import SENTENCES
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mirror.evaluation.cosines import EDGES, histograms
-from mirror.evaluation.pairs import PairSet
-from mirror.evaluation.retrieval import RetrievalSet
-from tests.evaluation.test_retrieval import DOCUMENTS, QUERIES, N, cosine, vectors
+from mirror.evaluation.sets.pairs import PairSet
+from mirror.evaluation.sets.retrieval import RetrievalSet
+from tests.evaluation.sets.test_retrieval import DOCUMENTS, QUERIES, N, cosine, vectors
 
 
 def test_histograms_count_every_pair() -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
-from mirror.evaluation import KINDS, load_sets, score_vectors, sts_average, texts_of
-from mirror.evaluation.lexicon import LexiconSet
-from mirror.evaluation.linking import LinkingSet
-from mirror.evaluation.pairs import PairSet
-from mirror.evaluation.ranking import RankingSet
-from mirror.evaluation.retrieval import RetrievalSet
-from mirror.evaluation.words import LANGUAGES
-from tests.evaluation.test_sts import pair_sets
+from mirror.evaluation.sets import KINDS, load_sets, score_vectors, sts_average, texts_of
+from mirror.evaluation.sets.lexicon import LexiconSet
+from mirror.evaluation.sets.linking import LinkingSet
+from mirror.evaluation.sets.pairs import PairSet
+from mirror.evaluation.sets.ranking import RankingSet
+from mirror.evaluation.sets.retrieval import RetrievalSet
+from mirror.evaluation.sets.words import LANGUAGES
+from tests.evaluation.sets.test_sts import pair_sets
 
 
 def test_shared_texts_are_listed_once_and_each_set_is_scored() -> None:

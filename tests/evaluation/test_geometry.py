@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mirror.evaluation.geometry import geometry, sample
-from mirror.evaluation.pairs import PairSet
+from mirror.evaluation.sets.pairs import PairSet
 
 PAIRS = [(f"a{i}", f"b{i}") for i in range(12)] + [("a0", "b5")]
 

@@ -8,9 +8,9 @@ import pytest
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.apply import evaluate
-from mirror.compose import compose
-from mirror.evaluation import load_sets
+from mirror.config.compose import compose
 from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
+from mirror.evaluation.sets import load_sets
 
 mteb = pytest.importorskip("mteb")
 

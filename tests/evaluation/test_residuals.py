@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mirror.evaluation.pairs import PairSet
 from mirror.evaluation.residuals import kinds, neighbours, residuals, worst
+from mirror.evaluation.sets.pairs import PairSet
 
 PAIRS = [
     ("A man plays.", "A man is playing."),

@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from mirror import MirrorEncoder, MirrorError
-from mirror.compose import compose, resumed
 from mirror.config import PretrainConfig
+from mirror.config.compose import compose, resumed
 from mirror.pretraining.module import PretrainModule
 from mirror.pretraining.run import pretrain
-from mirror.record import by_step
+from mirror.runs.record import by_step
 from tests.architectures import build
 from tests.conftest import SENTENCES, files_no_larger_than
 

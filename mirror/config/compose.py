@@ -1,0 +1,174 @@
+"""From the command line and the YAML files under ``conf/`` to settings; what Hydra refuses becomes one sentence."""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
+from mirror.errors import MirrorError
+from mirror.runs.record import METRICS
+from mirror.runs.registry import identity
+
+PACKAGED_CONF = Path(__file__).parents[1] / "conf"
+CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
+"""In an installed package ``conf`` lies inside it, in a clone beside it."""
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "encode": EncodeConfig,
+    "pretrain": PretrainConfig,
+    "search": SearchConfig,
+    "report": ReportConfig,
+}
+"""The primary configurations, ``conf/<name>.yaml``, and what they become."""
+NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
+"""Groups whose options stand for a number, with the setting that takes any number."""
+FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
+"""What may differ between a run and its continuation."""
+# Hydra raises a plain ValueError where a group is given a number.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra; ``conf/*.yaml`` name them first in their defaults lists."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+    OmegaConf.register_new_resolver("sweep_name", lambda choice: choice or "unnamed", replace=True)
+
+
+def run_id(config: DictConfig) -> str:
+    """The identity of a composed configuration, by which a sweep knows its runs; its ranges need not be right."""
+    # Without the node hydra, which holds the folder that is named after this.
+    values: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True, enum_to_str=True
+    )
+    return identity(values)
+
+
+def compose(name: str, overrides: Sequence[str]) -> Any:
+    """The settings that a command line would give.
+
+    Raises:
+        MirrorError: an override does not fit.
+    """
+    register_schemas()
+    running = GlobalHydra.instance().hydra  # a program that calls this may be a Hydra application itself
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return settings(hydra.compose(name, overrides=list(overrides)))
+    except COMPOSITION_ERRORS as error:
+        raise MirrorError(one_sentence(error, name, overrides)) from error
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def quoted(text: str) -> str:
+    """A text as a value on the command line, whatever characters it holds."""
+    escaped = re.sub(r"\\+(?=\\|'|$)", lambda found: found[0] * 2, text).replace("'", "\\'")
+    return "'" + escaped.replace("${", "\\${") + "'"
+
+
+def settings(config: DictConfig) -> Any:
+    """Turn a composed configuration into its dataclass, ranges checked.
+
+    Raises:
+        MirrorError: a value is missing, of the wrong type, or out of range.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise MirrorError(f"{missing[0]} is not set: add {missing[0]}=… to the command.")
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, MirrorError):
+            raise error.__cause__ from None
+        raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
+
+
+def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
+    """The settings that the run of ``name`` in ``folder`` began with, and what the new command line adds to them.
+
+    Raises:
+        MirrorError: the run left no settings, or the command line changes what a run cannot change in its middle.
+    """
+    try:
+        stored = json.loads((folder / METRICS).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged, so its settings are lost.") from error
+    fixed = [override for override in overrides if not override.lstrip("+").startswith(FREE_ON_RESUME)]
+    if fixed:
+        raise MirrorError(
+            f"{fixed[0]} cannot be changed by resume={folder}, which goes on with the settings it began with: leave "
+            "it out, or start a new run."
+        )
+    added = OmegaConf.from_dotlist([override for override in overrides if not override.startswith("hydra.")])
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), stored, added)
+    except OmegaConfBaseException as error:
+        raise MirrorError(f"resume={folder}: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    return settings(merged)
+
+
+def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> str:
+    """What Hydra found wrong with a command line, in one sentence."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if (CONF / group).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
+            options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+            number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
+            return f"{override} is no option: choose {group}={options}{number}."
+    # Hydra's own advice, to append what it does not know, leads to the next error.
+    if unmatched := re.match(r"Could not override '(\w+)'", str(error)):
+        if (CONF / unmatched[1]).is_dir():
+            return f"{unmatched[1]} is a group of another command than scripts/{name}.py: leave it out."
+        return _unknown(unmatched[1], name)
+    reasons: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        key = getattr(cause, "full_key", None)
+        if key and re.search(r"Key '.*' (not in|is not in struct)", str(cause)):
+            return _unknown(key, name)
+        told, _, _ = str(cause).partition("Config search path:")
+        within = re.search(r"full_key: (\S+)", told)
+        lines = [line.strip() for line in told.splitlines()]
+        text = " ".join(
+            line for line in lines if line and not re.match(r"(full_key|object_type|reference_type)[:=]", line)
+        )
+        where = key or (within and within[1])
+        if text and not any(text in reason for reason in reasons):
+            reasons.append(f"{where}: {text}" if where and where not in text else text)
+        cause = cause.__cause__
+    return ": ".join(reasons)
+
+
+def _unknown(key: str, name: str) -> str:
+    """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    groups = [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
+    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *groups], n=1)
+    return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
+
+
+def _names(schema: Any, prefix: str = "") -> Iterator[str]:
+    """The full names of all settings."""
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _names(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name

@@ -1,0 +1,1 @@
+"""Texts, and how they become batches: sources, cleaning, views, the data module."""

@@ -1,0 +1,60 @@
+"""Names that may stand for a local folder, for a model in this package or for something on the Hugging Face hub."""
+
+from http.client import HTTPException
+from pathlib import Path
+from ssl import SSLError
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import huggingface_hub.constants as hub_constants
+
+from mirror.errors import MirrorError
+
+BUNDLED = "bundled:"
+"""Before the name of a model that lies in this package; no hub name has a colon."""
+MODELS = Path(__file__).parents[1] / "models"
+
+REACH_TIMEOUT = 4.0
+"""Seconds to wait for the hub: its own client retries for half a minute before it gives up."""
+
+
+def source_of(name: str, setting: str) -> str:
+    """What transformers should load for a name: the folder of a bundled model, anything else as it is.
+
+    Raises:
+        MirrorError: there is no such bundled model; ``setting`` gave it.
+    """
+    if not name.startswith(BUNDLED):
+        return name
+    folder = MODELS / name.removeprefix(BUNDLED)
+    if not (folder / "config.json").is_file():
+        there = ", ".join(f"{BUNDLED}{path.parent.name}" for path in sorted(MODELS.glob("*/config.json")))
+        raise MirrorError(f"{setting}={name} is not in this package, which holds {there}.")
+    return str(folder)
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name can only be a path: it exists, or no hub name looks like it."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def go_offline_unless_reachable() -> bool:
+    """Tell the Hugging Face libraries to use their cache alone if the hub does not answer.
+
+    Returns:
+        Whether the hub is reachable.
+    """
+    if hub_constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        # A whole request, through a proxy where one is set: a firewall may accept the connection and never answer.
+        urlopen(Request(hub_constants.ENDPOINT, method="HEAD"), timeout=REACH_TIMEOUT).close()
+    except HTTPError as answer:
+        reachable = answer.code not in (407, 502, 503, 504)  # these are a proxy's own words
+    except (OSError, ValueError, HTTPException) as error:
+        # The libraries bring certificates of their own: let them judge.
+        reachable = isinstance(getattr(error, "reason", None), SSLError)
+    else:
+        reachable = True
+    hub_constants.HF_HUB_OFFLINE = not reachable
+    return reachable

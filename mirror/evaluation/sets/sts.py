@@ -1,0 +1,102 @@
+"""Semantic textual similarity: STS 2012-2016, STS-B, SICK-R, STS 2017 across languages, from a folder or the hub."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mirror.encoder import hub
+from mirror.errors import MirrorError, UnavailableError
+from mirror.evaluation.sets.files import number, read_table, text
+from mirror.evaluation.sets.pairs import PairSet
+
+
+class OnHub(NamedTuple):
+    """Where a set is on the hub."""
+
+    path: str
+    split: str = "test"
+    config: str | None = None
+
+
+HUB = {
+    **{f"sts{year}": OnHub(f"mteb/sts{year}-sts") for year in range(12, 17)},
+    "stsb-dev": OnHub("mteb/stsbenchmark-sts", "validation"),
+    "stsb-test": OnHub("mteb/stsbenchmark-sts"),
+    "sickr-test": OnHub("mteb/sickr-sts"),
+    **{
+        f"sts17-{languages}": OnHub("mteb/sts17-crosslingual-sts", config=languages)
+        for languages in (
+            "en-en", "es-es", "ar-ar", "ko-ko", "en-ar", "en-de", "en-tr", "es-en", "fr-en", "it-en", "nl-en",
+        )
+    },
+}  # fmt: skip
+"""The sets by name; a local folder has ``sts/<name>.tsv``. SemEval 2017 has two languages for each set."""
+PAIRS = {
+    "sts12": 3108, "sts13": 1500, "sts14": 3750, "sts15": 3000, "sts16": 1186, "stsb-dev": 1500, "stsb-test": 1379,
+}  # fmt: skip
+"""Of the sets as the field scores them; STS13 without the SMT part."""
+SICK = {4906: "SICK by SemEval_set = TEST", 4927: "SICK as SentEval counts it", 9927: "all parts of SICK, as in MTEB"}
+"""Three conventions share the name SICK-R; the number of pairs tells them apart."""
+AVERAGED = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-test", "sickr-test")
+"""The seven sets whose mean the field calls the STS average."""
+COLUMNS = ("score", "sentence1", "sentence2")
+
+log = logging.getLogger(__name__)
+
+
+def load(name: str, data_dir: Path | None) -> PairSet:
+    """One set by its name in ``HUB``.
+
+    Raises:
+        UnavailableError: no folder is given and the hub cannot be reached.
+        MirrorError: its file is missing or malformed.
+    """
+    found = read(data_dir / "sts" / f"{name}.tsv", name) if data_dir is not None else _from_hub(name)
+    whole = PAIRS.get(name, len(found))
+    if len(found) != whole:
+        log.warning(
+            "%s has %d pairs, not the %d that are published: compare with nothing else.", name, len(found), whole
+        )
+        found.note = f"{len(found):,} pairs, not the {whole:,} that are published"
+    if name == "sickr-test":
+        found.note = SICK.get(len(found), f"{len(found):,} pairs, which is no convention for SICK")
+    return found
+
+
+def read(path: Path, name: str) -> PairSet:
+    """A file of sentence pairs with scores; the column ``subset`` makes parts, where it has one.
+
+    Raises:
+        MirrorError: it is missing or malformed.
+    """
+    return _pair_set(name, read_table(path, COLUMNS), path)
+
+
+def _pair_set(name: str, rows: Sequence[dict[str, Any]], source: Path | str) -> PairSet:
+    left, right, gold = [], [], []
+    for line, row in enumerate(rows, start=2):
+        left.append(text(row, "sentence1", source, line))
+        right.append(text(row, "sentence2", source, line))
+        gold.append(number(row, "score", source, line))
+    # One part of STS-B is no protocol: the field never splits it.
+    parts = [name] * len(rows) if name.startswith("stsb") else [row.get("subset") or name for row in rows]
+    return PairSet(name, left, right, np.array(gold), parts)
+
+
+def _from_hub(name: str) -> PairSet:
+    import datasets
+
+    path, split, config = HUB[name]
+    reachable = hub.go_offline_unless_reachable()
+    try:
+        rows = list(datasets.load_dataset(path, config, split=split))
+    except Exception as error:
+        if not reachable:
+            raise UnavailableError(
+                f"The test set {path} is on the hub, which cannot be reached: give eval.data_dir=… or eval=none."
+            ) from error
+        raise MirrorError(f"The test set {path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    return _pair_set(name, rows, path)

@@ -1,0 +1,86 @@
+"""The model card in a saved encoder's README.md."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from mirror.config import AugConfig, Pooling, TrainConfig
+from mirror.data import pydocs
+from mirror.data.texts import TextTable
+from mirror.evaluation.contamination import Overlap
+from mirror.evaluation.sets import Score
+from mirror.runs.record import TUNED
+
+
+def model_card(
+    config: TrainConfig,
+    table: TextTable,
+    before: Mapping[str, Mapping[str, Score]],
+    after: Mapping[str, Score],
+    steps: int,
+    overlaps: Mapping[str, Overlap] = MappingProxyType({}),
+) -> str:
+    """Base model, data, recipe, scores before and after, date; Markdown with the hub's front matter."""
+    card = f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, mirror-bert]
+base_model: {json.dumps(config.model.path)}
+---
+
+# Mirror-tuned {config.model.path}
+
+A {config.task.value} encoder, tuned on {datetime.now(UTC):%Y-%m-%d} by mirror tuning (Liu et al. 2021,
+arXiv 2104.08027) from raw text alone, without labels.
+
+| | |
+|---|---|
+| base model | {config.model.path} |
+| pooling | {config.model.pooling.value} (stored in this folder) |
+| texts | {table} |
+| steps | {steps} of {config.batch.size} texts, {config.trainer.max_epochs} epoch(s) |
+| augmentation | {_augmentation(config.aug)} |
+| loss | InfoNCE ({config.loss.form.value}), temperature {config.loss.temperature} |
+| optimizer | AdamW, rate {config.optim.lr}, weight decay {config.optim.weight_decay} |
+| seed | {config.seed} |
+"""
+    if after:
+        names = [*before, TUNED]
+        card += "\n## Scores\n\n× 100; Spearman's correlation, all pairs of a set ranked together, unless named.\n\n"
+        card += f"| set | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
+        for name, score in after.items():
+            cells = [f"{scores[name].value:.2f}" for scores in before.values()]
+            label = name if score.headline == "all" else f"{name} ({score.headline})"
+            seen = " †" if name in overlaps and overlaps[name].transductive else ""
+            card += f"| {label}{seen} | {' | '.join([*cells, f'{score.value:.2f}'])} |\n"
+        shares = [f"{name} {100 * found.share:.1f} %" for name, found in overlaps.items() if found.transductive]
+        if shares:
+            card += (
+                "\n† transductive: of this set's texts some were trained on, without their scores: "
+                f"{', '.join(shares)}.\n"
+            )
+        if "pydocs" in after:
+            card += f"\npydocs is the documentation of {pydocs.origin()}; another installation gives another set.\n"
+    card += """
+## Use
+
+```python
+from sentence_transformers import SentenceTransformer
+
+encoder = SentenceTransformer("this/folder")
+```
+"""
+    if config.model.pooling is Pooling.mean_padded:
+        card += (
+            "\nThis encoder averages padding, as the Mirror-BERT authors' code does. sentence-transformers averages "
+            "real tokens only and gives other vectors: load it with `mirror.MirrorEncoder.load`.\n"
+        )
+    return card
+
+
+def _augmentation(aug: AugConfig) -> str:
+    parts = [f"span of {aug.span_k} {aug.unit.value}(s) masked on one side"] if aug.span_k else []
+    parts += [f"dropout {aug.dropout}"] if aug.dropout else []
+    parts += [f"drophead {aug.drophead}"] if aug.drophead else []
+    return ", ".join(parts)

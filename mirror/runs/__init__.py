@@ -1,0 +1,1 @@
+"""What runs leave and share: records, identity, locks."""

@@ -1,0 +1,115 @@
+"""The runs of a sweep: which of them are the same, how each ended, how far the sweep is."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from mirror.runs.record import METRICS
+
+NEUTRAL = (
+    "hydra",
+    "logger",
+    "trainer.progress",
+    "batch.workers",
+    "retry_failed",
+    "max_runs",
+    "resume",
+    "checkpoint_every",
+    "trial",
+)
+"""Settings that change nothing in what a run finds."""
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Ten characters that are equal for runs with the same resolved settings, as plain values, and for no others."""
+
+    def essential(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {
+            key: essential(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+            for key, value in values.items()
+            if prefix + key not in NEUTRAL
+        }
+
+    told = json.dumps(essential(config), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(told.encode()).hexdigest()[:10]
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What the run in a folder recorded; None where there is none, or only half of one."""
+    try:
+        content = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = isinstance(content, dict) and isinstance(content.get("config"), dict) and "status" in content
+    return content if complete else None
+
+
+def runs_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """The runs directly under a folder by identity, whatever their folders are called; a finished one comes first."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob(f"*/{METRICS}")):
+        content = read_run(path.parent)
+        if content is not None:
+            name = identity(content["config"])
+            if found.get(name, {}).get("status") != "finished":
+                found[name] = content
+    return found
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Holds a folder, which is made, until the end or the death of this process; whether no other process holds it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def usual_seconds(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    """How long a run took, as a rule; None where none has finished."""
+    times = [run["seconds"]["total"] for run in runs if run["status"] == "finished" and "total" in run["seconds"]]
+    return median(times) if times else None
+
+
+@contextmanager
+def progress(folders: Sequence[Path], *, shown: bool) -> Iterator[None]:
+    """A bar over the runs that are to appear in ``folders``, whatever process or machine they run in."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with tqdm(total=len(folders), unit="run", desc="sweep") as bar:
+            while True:
+                last = over.wait(1.0)
+                states = [run["status"] if (run := read_run(folder)) else "" for folder in folders]
+                failed = states.count("failed")
+                bar.set_postfix_str(f"{states.count('running')} running, {failed} failed", refresh=False)
+                bar.n = sum(states.count(state) for state in ("finished", "failed", "interrupted", "pruned"))
+                bar.refresh()
+                if last:
+                    return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if shown:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if shown:
+            thread.join()

@@ -1,0 +1,1 @@
+"""The texts of a collection nearest in meaning to a query."""

@@ -1,0 +1,109 @@
+"""The texts nearest in meaning to a query, by the tuned encoder and by the model it was made from."""
+
+import logging
+from itertools import zip_longest
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mirror.config import SearchConfig, SearchIndex, Task
+from mirror.data import pydocs
+from mirror.data.texts import clean, read_lines
+from mirror.encoder.backbone import quiet
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.errors import MirrorError
+from mirror.report.terminal import new_table
+from mirror.runs.record import METRICS, TUNED
+from mirror.runs.registry import read_run
+from mirror.search.index import Hit, check_faiss, kept_vectors, nearest, nearest_in_graph, unit_vectors
+
+log = logging.getLogger(__name__)
+
+STORE = "vectors"
+"""Folder under ``outputs`` for the vectors of the collections that were searched."""
+
+
+def search(config: SearchConfig) -> None:
+    """Print the nearest texts, the raw model's beside the tuned encoder's.
+
+    Raises:
+        MirrorError: there is no encoder or no text to search.
+    """
+    if config.index is SearchIndex.hnsw:
+        check_faiss()
+    folder = newest_encoder(Path(config.outputs)) if config.encoder is None else Path(config.encoder)
+    if config.input is None:
+        found = pydocs.functions()
+        texts, shown = [f.summary for f in found], [f"[bold]{f.name}[/]\n{escape(f.summary)}" for f in found]
+    else:
+        texts = list(dict.fromkeys(text for line in read_lines(config.input, "input") if (text := clean(line))))
+        if not texts:
+            raise MirrorError(f"input={config.input} holds nothing but empty lines: give a file with one text a line.")
+        shown = [escape(text) for text in texts]
+    tuned = MirrorEncoder.load(config.encoder or folder, setting="encoder")
+    columns = {TUNED: tuned}
+    raw = raw_model(folder, tuned)
+    if raw is not None:
+        columns = {f"raw {raw.pooling.value}": raw, **columns}
+
+    out: Table = new_table(f"{config.query}  (among {len(texts):,} texts)")
+    out.add_column("", justify="right")
+    hits = []
+    for name, encoder in columns.items():
+        out.add_column(name, ratio=1)
+        encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+        hits.append(_hits(encoder, texts, config))
+    cells = [[f"{shown[text]} [dim]{cosine:.2f}[/]" for text, cosine in column] for column in hits]
+    for place, row in enumerate(zip_longest(*cells, fillvalue=""), start=1):
+        out.add_row(str(place), *row)
+    Console().print(out)
+
+
+def _hits(encoder: MirrorEncoder, texts: list[str], config: SearchConfig) -> list[Hit]:
+    """The nearest texts of one encoder."""
+    query = unit_vectors(encoder, [config.query])[0]  # (D,)
+    if not config.keep:
+        return nearest(unit_vectors(encoder, texts), query, config.top)
+    name = Path(config.input).stem if config.input else "pydocs"
+    vectors, folder = kept_vectors(encoder, texts, name, Path(config.outputs) / STORE)  # (N, D)
+    if config.index is SearchIndex.hnsw:
+        return nearest_in_graph(folder, vectors, query, config.top)
+    return nearest(vectors, query, config.top)
+
+
+def newest_encoder(outputs: Path) -> Path:
+    """The encoder of the newest finished run on sentences.
+
+    Raises:
+        MirrorError: there is none.
+    """
+    found = [path for path in outputs.glob(f"**/{METRICS}") if _is_sentence_run(path.parent)]
+    if not found:
+        raise MirrorError(
+            f"There is no finished sentence encoder under outputs={outputs}: run scripts/train.py experiment=demo "
+            "first, or give encoder=…"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parent / "encoder"
+
+
+def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
+    """The model that an encoder was made from, pooled as the encoder is; None where its run is not known any more."""
+    run = read_run(folder.parent)
+    path = run["config"].get("model", {}).get("path") if run else None
+    if path is None:
+        return None
+    try:
+        with quiet():
+            return MirrorEncoder.load(path, tuned.pooling, setting="model.path")
+    except MirrorError as error:
+        log.warning("The untouched model is not shown: %s", error)
+        return None
+
+
+def _is_sentence_run(folder: Path) -> bool:
+    run = read_run(folder)
+    finished = run is not None and run["status"] == "finished" and run["config"].get("task") == Task.sentence.value
+    return finished and (folder / "encoder").is_dir()

@@ -1,0 +1,1 @@
+"""A run from texts to a measured, saved encoder."""

@@ -1,0 +1,184 @@
+"""How an interrupted run goes on: its checkpoints, the record it left, the steps that are done."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from mirror.errors import MirrorError
+from mirror.runs.record import CURVE, METRICS, RunRecord
+
+CHECKPOINTS = "checkpoints"
+"""Folder within a run's folder; it is there until the run is finished."""
+FINGERPRINT = "corpus"
+"""Under which a record keeps a number that tells its texts from others."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear under their names only when they are complete.
+
+    Lightning writes them into the system's folder for temporary files first, which may be too small for them, and
+    moves them: from one disk to another that is a copy, of which a full disk keeps half.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the place, then rename."""
+        partial = Path(path).with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            content = BytesIO()  # torch itself tells a full disk as an error of its own
+            torch.save(checkpoint, content)
+            partial.write_bytes(content.getbuffer())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+class Keeper(ModelCheckpoint):
+    """Writes a checkpoint every so many steps and where the run is stopped, and keeps the newest.
+
+    Ctrl-C waits for the end of the step, so that a checkpoint never holds half of one; a second Ctrl-C does not wait.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        """``folder`` is the run's."""
+        super().__init__(
+            folder / CHECKPOINTS,
+            filename="{step}",
+            every_n_train_steps=every,
+            save_on_train_epoch_end=False,
+            save_on_exception=True,
+        )
+        self._between_steps = self._stop = False
+        self._usual: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take Ctrl-C over, where Python lets one: in the main thread."""
+        super().on_train_start(trainer, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            self._usual = signal.signal(signal.SIGINT, self._stop_soon)
+
+    def _stop_soon(self, number: int, frame: Any) -> None:
+        self._give_back()
+        self._stop = True
+
+    def _give_back(self) -> None:
+        if self._usual is not None:
+            signal.signal(signal.SIGINT, self._usual)
+            self._usual = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """A step begins."""
+        self._between_steps = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A step is done: save if it is time, stop if it was asked for."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._between_steps = True
+        if self._stop:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give Ctrl-C back."""
+        super().on_train_end(trainer, pl_module)
+        self._give_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save, unless half a step is done, other devices would be waited for that may be gone, or the run was refused,
+        as for a loss that is not finite, which it would meet again."""
+        self._give_back()
+        if self._between_steps and trainer.world_size == 1 and not isinstance(exception, MirrorError):
+            super().on_exception(trainer, pl_module, exception)
+
+
+@dataclass
+class Earlier:
+    """What a run did before it was interrupted."""
+
+    folder: Path
+    checkpoint: Path
+    steps: int
+    """Steps that the checkpoint holds."""
+    record: dict[str, Any]
+
+    def note(self, record: RunRecord) -> None:
+        """Carry over what a further stop must not lose."""
+        # A run that was killed could not say how long it took: until its last checkpoint, then.
+        began = datetime.fromisoformat(self.record["started"]).timestamp()
+        seconds = self.record["seconds"].get("total", round(self.checkpoint.stat().st_mtime - began, 3))
+        record["earlier_seconds"] = self.record.get("earlier_seconds", 0) + seconds
+        record[FINGERPRINT] = self.record.get(FINGERPRINT)
+        record.write()
+
+    def keep_curve(self) -> None:
+        """Lightning begins the file anew when a run goes on."""
+        path = self.folder / CURVE / "metrics.csv"
+        if path.exists():
+            path.rename(path.with_name(f"metrics-before-{self.steps:08d}.csv"))
+
+
+def earlier(folder: Path) -> Earlier:
+    """The newest checkpoint of a run, with its record.
+
+    Raises:
+        MirrorError: the folder has none, or it is damaged.
+    """
+    found: Sequence[Path] = sorted((folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise MirrorError(f"resume={folder} has no checkpoint in {CHECKPOINTS}/: it is finished, or never began.")
+    try:
+        record: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
+    try:
+        with ZipFile(found[-1]) as parts:  # torch does not look at the checksums that it wrote
+            if parts.testzip():
+                raise ValueError("checksum")
+        steps = int(torch.load(found[-1], weights_only=True, map_location="cpu", mmap=True)["global_step"])
+    except Exception as error:  # torch tells a damaged file in many ways
+        way = "delete it to go on from the one before it" if len(found) > 1 else "start the run anew"
+        raise MirrorError(f"The checkpoint {found[-1]} is damaged: {way}.") from error
+    return Earlier(folder, found[-1], steps, record)
+
+
+def not_written(folder: Path, error: OSError) -> MirrorError:
+    """The sentence for a run whose disk is full."""
+    way = f"go on with resume={folder}" if any((folder / CHECKPOINTS).glob("*.ckpt")) else "start again"
+    return MirrorError(f"{folder} cannot be written ({error}): free some space, then {way}.")
+
+
+def note_texts(record: RunRecord, fingerprint: int, source: str | None, before: Earlier | None) -> None:
+    """Write down at once, since a kill asks no one, which texts the run has: only the same give the batches that a run
+    which goes on has still to meet.
+
+    Raises:
+        MirrorError: the interrupted run had others.
+    """
+    known = before.record.get(FINGERPRINT) if before else None
+    if before and known not in (None, fingerprint):
+        raise MirrorError(
+            f"resume={before.folder}: the text at data.path={source} is not the one that the run began with: bring it "
+            "back, or start a new run."
+        )
+    record[FINGERPRINT] = fingerprint
+    record.write()
+
+
+def seed_step(seed: int, module: pl.LightningModule) -> None:
+    """Let what is drawn in a step, such as dropout, depend on the seed, the step and the device alone, so that a
+    resumed run draws what an uninterrupted one does."""
+    torch.manual_seed(hash((seed, module.global_step, module.global_rank)) % 2**63)

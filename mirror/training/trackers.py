@@ -1,0 +1,181 @@
+"""Loggers of settings, curves and results: CSV always, the others on request. No login is ever asked for."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from mirror.config import LoggerConfig, Tracker, WandbMode, flat
+from mirror.errors import MirrorError, PrunedError
+from mirror.runs.record import CURVE
+
+WANDB_TIMEOUT = 30.0
+"""Seconds to wait for W&B before the run gives up, which it does before it trains."""
+_open: list[Logger] = []
+"""Of the run that runs, beside the CSV curve."""
+
+
+def build_trackers(config: LoggerConfig, folder: Path, settings: dict[str, Any]) -> list[Logger]:
+    """The loggers of a run, with its settings handed to each.
+
+    Raises:
+        MirrorError: the package of a tracker is not installed.
+    """
+    close_trackers()  # of another seed in the same run
+    loggers: list[Logger] = [CSVLogger(folder, name="", version=CURVE, flush_logs_every_n_steps=10)]
+    for tracker in dict.fromkeys(config.trackers):
+        if tracker is Tracker.wandb:
+            loggers.append(_wandb(config, folder))
+        elif tracker is Tracker.tensorboard:
+            loggers.append(_tensorboard(folder))
+        elif tracker is Tracker.mlflow:
+            loggers.append(_mlflow(config, folder))
+    _open[:] = loggers[1:]
+    for logger in _open:
+        logger.log_hyperparams(dict(flat(settings)))
+    return loggers
+
+
+def log_results(record: Mapping[str, Any], picture: Path) -> None:
+    """Hand what a run found to its loggers: scores, augmented pairs, and the picture where there is one.
+
+    Args:
+        record: what goes into ``metrics.json``.
+        picture: file of the cosine histograms; need not exist.
+    """
+    figures = {
+        f"{column}/{name}/{protocol}": value
+        for column, sets in record["scores"].items()
+        for name, protocols in sets.items()
+        for protocol, value in protocols.items()
+        if protocol != "pairs"
+    }
+    figures |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
+    pairs = [list(pair) for pair in record.get("views", {}).get("examples", [])]
+    text = "\n".join(["| view | other view |", "|---|---|", *(f"| {a} | {b} |" for a, b in pairs)])
+    for logger in _open:
+        kind = type(logger).__name__
+        experiment = logger.experiment  # type: ignore[attr-defined]
+        if kind == "WandbLogger":
+            import wandb
+
+            experiment.summary.update(figures)
+            rows = [[*name.rsplit("/", 2), value] for name, value in figures.items() if name.count("/") == 2]
+            tables = {"augmented pairs": wandb.Table(["view", "other view"], pairs)}
+            tables["scores"] = wandb.Table(["encoder", "set", "protocol", "score"], rows)
+            experiment.log({**tables, **({"cosines": wandb.Image(str(picture))} if picture.exists() else {})})
+            continue
+        logger.log_metrics(figures, step=record["steps"])
+        if kind == "MLFlowLogger":
+            experiment.log_text(logger.run_id, text, "augmented-pairs.md")  # type: ignore[attr-defined]
+            if picture.exists():
+                experiment.log_artifact(logger.run_id, str(picture))  # type: ignore[attr-defined]
+        else:
+            experiment.add_text("augmented pairs", text)
+            if picture.exists():
+                from matplotlib.image import imread
+
+                experiment.add_image("cosines", imread(picture)[..., :3], dataformats="HWC")
+            experiment.flush()
+
+
+def _wandb(config: LoggerConfig, folder: Path) -> Logger:
+    try:
+        import wandb
+        from pytorch_lightning.loggers import WandbLogger
+    except ImportError:
+        raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
+    mode = config.mode.value
+    if config.mode is WandbMode.auto:
+        mode = os.environ.get("WANDB_MODE", "online" if has_key() else "offline")
+    earlier = sorted((folder / "wandb").glob("*run-*-*"))
+    try:
+        run = wandb.init(
+            project=config.project,
+            dir=folder,
+            id=earlier[-1].name.rpartition("-")[2] if earlier else None,  # a run that goes on
+            resume="allow" if earlier and mode == "online" else None,
+            group=config.group,
+            job_type=config.job_type,
+            tags=config.tags,
+            name=folder.name,
+            mode=mode,  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True, init_timeout=WANDB_TIMEOUT),
+        )
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
+    return WandbLogger(experiment=run)
+
+
+def has_key() -> bool:
+    """Whether wandb could log in without asking."""
+    import netrc
+    from urllib.parse import urlsplit
+
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    server = wandb.setup().settings.base_url
+    names = {urlsplit(server).netloc, "api.wandb.ai" if server == wandb.Settings().base_url else ""}
+    try:
+        return not names.isdisjoint(netrc.netrc(os.environ.get("NETRC")).hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _tensorboard(folder: Path) -> Logger:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return TensorBoardLogger(folder, name="", version="tensorboard")
+    except ModuleNotFoundError:
+        raise MirrorError(
+            "logger=tensorboard needs the package tensorboard: pip install 'mirror-encoders[tensorboard]'."
+        ) from None
+
+
+def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    # One database beside the runs, so that a sweep is together; a server where the environment names one.
+    beside = folder.resolve().parent
+    try:
+        return MLFlowLogger(
+            experiment_name=config.project,
+            run_name=folder.name,
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{beside / 'mlflow.db'}"),
+            artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
+            tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},
+        )
+    except ModuleNotFoundError:
+        raise MirrorError("logger=mlflow needs the package mlflow: pip install 'mirror-encoders[mlflow]'.") from None
+
+
+@contextmanager
+def tracking() -> Iterator[None]:
+    """Ends with the loggers closed, however it ends."""
+    exit_code = 0
+    try:
+        yield
+    except BaseException as error:
+        exit_code = 0 if isinstance(error, PrunedError) else 1
+        raise
+    finally:
+        close_trackers(exit_code)
+
+
+def close_trackers(exit_code: int = 0) -> None:
+    """End an open W&B run, so that the next run of a sweep gets its own; other codes than 0 mark it as failed."""
+    import sys
+
+    _open.clear()
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code)

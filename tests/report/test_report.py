@@ -1,0 +1,452 @@
+"""The report over many runs: what is averaged, what is kept apart, and the page in a real browser."""
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import ttest_ind, ttest_rel
+
+from mirror import MirrorError
+from mirror.config import ReportConfig
+from mirror.evaluation.sets.sts import AVERAGED
+from mirror.report import report
+from mirror.report.files import latex, markdown, runs_csv, table_csv
+from mirror.report.runs import AVERAGE, collect
+from mirror.report.table import Cell, compare, varying
+from mirror.report.workspace import workspace
+from tests.sweep_runs import write_run, write_sweep
+from tests.test_cli import Command, assert_refused, command  # noqa: F401
+
+AXES: dict[str, list[Any]] = {"loss.temperature": [0.02, 0.04, 0.2], "data.size": [1000, 20000], "seed": [1, 2, 3]}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighteen finished runs, one that failed, one that runs."""
+    folder = tmp_path_factory.mktemp("sweeps") / "grid"
+    write_sweep(folder, AXES)
+    write_run(folder, ["loss.temperature=0.5"], status="failed", error="MirrorError: the loss is <nan>", scores={})
+    write_run(folder, ["loss.temperature=0.6"], status="running", scores={})
+    return folder
+
+
+def scores(folder: Path, name: str, **settings: Any) -> list[float]:
+    """The scores of the runs with these settings, straight from their files."""
+    found = []
+    for path in folder.glob("*/metrics.json"):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        here = {"temperature": run["config"]["loss"]["temperature"], "size": run["config"]["data"]["size"]}
+        if settings.items() <= here.items() and run["status"] == "finished":
+            found.append((run["seed"], run["scores"]["tuned"][name]["all"]))
+    return [score for _, score in sorted(found)]
+
+
+def test_rows_are_averages_over_seeds(sweep: Path) -> None:
+    (comparison,) = compare(collect([sweep]).runs)
+    assert comparison.axes == ["loss.temperature", "data.size"]
+    expected = [(t, size) for t in AXES["loss.temperature"] for size in AXES["data.size"]]
+    assert [tuple(row.settings.values()) for row in comparison.rows] == expected
+    for row in comparison.rows:
+        temperature, size = row.settings.values()
+        values = scores(sweep, "sts14", temperature=temperature, size=size)
+        assert row.cells["sts14"].mean == pytest.approx(statistics.fmean(values))
+        assert row.cells["sts14"].sd == pytest.approx(statistics.stdev(values))
+        sets = [cell.mean for name, cell in row.cells.items() if name != AVERAGE]
+        assert row.cells[AVERAGE].mean == pytest.approx(statistics.fmean(sets))
+    best = [row.cells["sts12"].best for row in comparison.rows]
+    means = [row.cells["sts12"].mean for row in comparison.rows]
+    assert best == [mean == max(means) for mean in means]
+
+
+def test_seeds_inside_a_run(tmp_path: Path) -> None:
+    """A run with seeds=3 counts as three."""
+    inner = {
+        str(seed): {"scores": {"sts12": {"all": 50.0 + seed, "pairs": 9}}, "loss": {"last": 1}} for seed in (1, 2, 3)
+    }
+    write_run(tmp_path, ["loss.temperature=0.1"], sets=["sts12"], seeds=inner)
+    write_sweep(tmp_path, {"loss.temperature": [0.2], "seed": [1, 2, 3]}, sets=["sts12"])
+    first, second = compare(collect([tmp_path]).runs)[0].rows
+    assert (first.cells["sts12"].mean, first.cells["sts12"].sd, len(second.samples)) == (52, 1, 3)
+
+
+def test_average_is_marked_for_its_own_sets_alone(tmp_path: Path) -> None:
+    seen = {"tuned": {"simlex999": {"exact": 5, "near": 0}}}
+    write_run(tmp_path, ["loss.temperature=0.1"], sets=[*AVERAGED, "simlex999"], contamination=seen)
+    (row,) = compare(collect([tmp_path]).runs)[0].rows
+    assert row.cells["simlex999"].transductive
+    assert not row.cells[AVERAGE].transductive
+
+
+def test_baseline(sweep: Path) -> None:
+    """Student's paired test on the same seeds; the smallest p-value times the number of tests is as corrected."""
+    (comparison,) = compare(collect([sweep]).runs, "loss.temperature=0.04,data.size=1000")
+    rows = {tuple(row.settings.values()): row for row in comparison.rows}
+    assert [key for key, row in rows.items() if row.baseline] == [(0.04, 1000)]
+    assert rows[0.04, 1000].cells["sts13"].p is None
+    base = scores(sweep, "sts13", temperature=0.04, size=1000)
+    raw = {
+        key: float(ttest_rel(scores(sweep, "sts13", temperature=key[0], size=key[1]), base).pvalue)
+        for key in rows
+        if key != (0.04, 1000)
+    }
+    ranked = sorted(raw, key=raw.__getitem__)
+    steps = [raw[key] * len(ranked) / (place + 1) for place, key in enumerate(ranked)]
+    for place, key in enumerate(ranked):  # Benjamini and Hochberg: no step may fall below a later one
+        assert rows[key].cells["sts13"].p == pytest.approx(min(1, *steps[place:]))
+
+
+def test_baseline_with_other_seeds(tmp_path: Path) -> None:
+    """Welch's test; and no test where there is one seed."""
+    write_sweep(tmp_path, {"loss.temperature": [0.1], "seed": [1, 2, 3]})
+    write_sweep(tmp_path, {"loss.temperature": [0.2], "seed": [4, 5]})
+    write_sweep(tmp_path, {"loss.temperature": [0.3], "seed": [1]})
+    (comparison,) = compare(collect([tmp_path]).runs, "loss.temperature=0.1")
+    base, other = scores(tmp_path, "sts12", temperature=0.1), scores(tmp_path, "sts12", temperature=0.2)
+    expected = float(ttest_ind(other, base, equal_var=False).pvalue)
+    assert [row.cells["sts12"].p for row in comparison.rows] == [None, pytest.approx(expected), None]
+
+
+@pytest.mark.parametrize("baseline", ["loss.temperature=0.05", "data.size=1000", "nonsense"])
+def test_baseline_that_is_no_row(sweep: Path, baseline: str) -> None:
+    with pytest.raises(MirrorError, match="baseline="):
+        compare(collect([sweep]).runs, baseline)
+
+
+def test_other_versions_and_test_sets_stand_apart(tmp_path: Path) -> None:
+    settings: dict[str, list[Any]] = {"loss.temperature": [0.1, 0.2], "seed": [1, 2]}
+    write_sweep(tmp_path / "a", settings)
+    write_sweep(tmp_path / "b", settings, versions={"mirror": "0.2.0"})
+    write_sweep(tmp_path / "c", settings, sets=["sts12"])
+    comparisons = compare(collect([tmp_path]).runs)
+    assert [len(row.samples) for comparison in comparisons for row in comparison.rows] == [2] * 6
+    assert len({comparison.title for comparison in comparisons}) == 3
+    assert sum("0.2.0" in comparison.title for comparison in comparisons) == 1
+
+
+def test_what_varies(tmp_path: Path) -> None:
+    """A group stands for the settings that follow from it; a setting that nobody typed shows where it differs alone."""
+    write_run(tmp_path, ["aug=mirror", "seed=1", "logger=csv"])
+    write_run(tmp_path, ["aug=drophead", "seed=2", "logger=tensorboard"])
+    runs = collect([tmp_path]).runs
+    assert varying(runs) == ["aug"]
+    runs[0].settings["optim.warmup_steps"] = 7
+    assert varying(runs) == ["aug"]  # it could follow from aug
+    write_run(tmp_path, ["aug=drophead", "seed=3", "optim.warmup_steps=7"])
+    assert varying(collect([tmp_path]).runs) == ["aug", "optim.warmup_steps"]
+
+
+def test_failed_attempt_does_not_hide_the_finished_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", ["seed=1"], sets=[], status="failed", error="MirrorError: oh")
+    write_run(tmp_path / "b", ["seed=1"], sets=[])
+    assert sorted(run.status for run in collect([tmp_path]).runs) == ["failed", "finished"]
+
+
+def test_what_is_no_run_is_named(sweep: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(sweep, folder)
+    some = sorted(folder.iterdir())
+    (some[0] / "metrics.json").write_text('{"status": "fini', encoding="utf-8")
+    shutil.copytree(some[1], folder / "copy")
+    for name, content in {"foreign": [1], "evaluated": {"status": "finished", "config": {"encoder": "x"}}}.items():
+        (folder / name).mkdir()
+        (folder / name / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    odd = json.loads((some[2] / "metrics.json").read_text(encoding="utf-8"))
+    (some[2] / "metrics.json").write_text(json.dumps({**odd, "scores": {"tuned": {"sts12": 3}}}), encoding="utf-8")
+    found = collect([folder])
+    assert len(found.runs) == 18
+    told = sorted(problem.split(": ")[-1] for problem in found.problems)
+    assert len(told) == 5
+    assert told.count("left out.") == 4
+    assert "counted once." in told
+
+
+def test_files(sweep: Path) -> None:
+    runs = collect([sweep]).runs
+    comparisons = compare(runs, "loss.temperature=0.04,data.size=1000")
+    every = list(csv.DictReader(io.StringIO(runs_csv(runs))))
+    assert [row["status"] for row in every].count("finished") == 18
+    assert {row["error"] for row in every} == {"", "MirrorError: the loss is <nan>"}
+    long = list(csv.DictReader(io.StringIO(table_csv(comparisons))))
+    assert len(long) == 6 * 8
+    assert {row["transductive"] for row in long if row["score"] in ("sts12", AVERAGE)} == {"True"}
+    assert {row["transductive"] for row in long if row["score"] == "sts13"} == {"False"}
+    lines = markdown(comparisons).splitlines()
+    assert sum(line.startswith("| 0.") for line in lines) == 6
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    assert sum("(baseline)" in line for line in lines) == 1
+    table = latex(comparisons)
+    assert table.count(r"\\") == 7
+    assert table.count(r"\textbf{") == 8
+    assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\pm$", r"\dag{}"))
+    body = [line for line in table.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in body} == {10}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [({1: 50.0}, "50.00"), ({1: 49.0, 2: 51.0}, "50.00 ± 1.41"), ({1: -3.456}, "-3.46")]
+)
+def test_figure(values: dict[int, float], expected: str) -> None:
+    from mirror.report.files import figure
+
+    assert figure(Cell(values)) == expected
+
+
+def test_report_needs_no_network_and_no_other_file(sweep: Path, tmp_path: Path) -> None:
+    page = report(ReportConfig([str(sweep)], output=str(tmp_path / "out"))).read_text(encoding="utf-8")
+    own = page[: page.index("<script>")] + page[page.index('<script type="module">') :]
+    assert "http://" not in own
+    assert "https://" not in own
+    assert "src=" not in own
+    assert "<nan>" not in page
+    assert "<b>training</b>" not in page
+    names = {"report.html", "runs.csv", "table.csv", "table.md", "table.tex"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_one_run_without_scores(tmp_path: Path) -> None:
+    write_run(tmp_path, [], sets=[], scores={}, cosines={}, geometry={})
+    page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
+    assert "1 run: 1 finished." in page
+    assert "not measured" in page
+
+
+def test_columns_with_gaps_sort_as_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path, ["loss.temperature=0.1"], loss={}, seconds={})
+    write_run(tmp_path, ["loss.temperature=0.2"])
+    page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
+    table = page[page.index('<table class="compared"') : page.index("<tfoot>")]
+    orders = re.findall(r'<td[^>]*data-order="([^"]*)"', table)
+    assert len(orders) == table.count("<td") == 2 * 12
+    assert all(math.isfinite(float(order)) for order in orders)
+
+
+def test_watch(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page reloads while it is watched, has what has come meanwhile, and stands still in the end."""
+    folder = tmp_path / "live"
+    shutil.copytree(sweep, folder)
+    seen: list[str] = []
+
+    def wait(seconds: float) -> None:
+        assert seconds == 3
+        seen.append((folder / "report" / "report.html").read_text(encoding="utf-8"))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        write_run(folder, ["loss.temperature=0.9"])
+
+    monkeypatch.setattr("mirror.report.time.sleep", wait)
+    last = report(ReportConfig([str(folder)], watch=True, every=3)).read_text(encoding="utf-8")
+    refresh = '<meta http-equiv="refresh" content="3">'
+    assert [refresh in page for page in (*seen, last)] == [True, True, False]
+    assert ["20 runs" in seen[0], "21 runs" in seen[1]] == [True, True]
+
+
+def test_watch_waits_for_runs_and_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def wait(seconds: float) -> None:
+        seen.append((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        write_run(tmp_path, [f"loss.temperature={len(seen) / 10}"])
+
+    monkeypatch.setattr("mirror.report.time.sleep", wait)
+    report(ReportConfig([str(tmp_path)], watch=True, baseline="loss.temperature=0.2"))
+    assert ["0 runs" in seen[0], "1 run:" in seen[1], "2 runs" in seen[2]] == [True] * 3
+    assert ["(baseline)" in page for page in seen] == [False, False, True]
+
+
+def test_questions_one_at_a_time(tmp_path: Path) -> None:
+    """Along an axis stand the runs that differ in it alone, and those that alone have their value."""
+    pytest.importorskip("plotly")
+    from mirror.report.figures import figures
+
+    for override in ("seed=1", "loss.temperature=0.02", "loss.temperature=0.2", "data.size=1000", "data.size=20000"):
+        write_run(tmp_path, [override])
+    write_sweep(tmp_path, {"data.size": [50000], "loss.temperature": [0.1], "seed": [1, 2]})
+    (comparison,) = compare(collect([tmp_path]).runs)
+    along = {figure.title: figure.plot.data for figure in figures(comparison)}
+    temperatures, sizes = along["average against loss.temperature"], along["average against data.size"]
+    assert sorted(tuple(line.x) for line in temperatures) == [(0.02, 0.04, 0.2), (0.1,)]
+    assert sorted(tuple(line.x) for line in sizes) == [(1000, 10000, 20000), (50000,)]
+    (alone,) = (line for line in sizes if len(line.x) == 1)  # no band, so a bar
+    assert list(alone.error_y.array) == pytest.approx([comparison.rows[-1].cells["average"].sd])
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs as they lie in W&B too, and one that does not."""
+    folder = tmp_path_factory.mktemp("sweeps") / "tracked"
+    logger = ["logger.trackers=[csv,wandb]", "logger.group=temperature", "logger.project=mine"]
+    for temperature in (0.02, 0.04):
+        write_run(folder, [f"loss.temperature={temperature}", *logger], sets=["stsb-test"])
+    write_run(folder, ["loss.temperature=0.1"], sets=["stsb-test"])
+    return folder
+
+
+def test_workspace(tracked: Path) -> None:
+    """What would go to W&B: the sweep's runs, grouped by axis; each score by axis, mean and sd; the losses."""
+    pytest.importorskip("wandb_workspaces")
+    runs = collect([tracked]).runs
+    view = workspace(runs, compare(runs), "team", "ours")._to_model()
+    spec = json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))["section"]
+    (shown,) = spec["runSets"]
+    (rule,) = shown["filters"]["filters"]
+    assert (view.entity, view.project, view.display_name) == ("team", "mine", "ours")
+    assert (rule["key"], rule["op"], rule["value"]) == ({"section": "run", "name": "group"}, "IN", ["temperature"])
+    assert shown["grouping"] == [{"section": "config", "name": "loss.temperature.value"}]
+    panels = [panel["config"] for part in spec["panelBankConfig"]["sections"] for panel in part["panels"]]
+    bars, losses, scatter, differences = panels
+    assert bars["metrics"] == ["summary_metrics.tuned/stsb-test/all"]
+    assert bars["groupBy"] == losses["groupBy"] == "loss.temperature.value"
+    assert (bars["groupAgg"], bars["groupArea"]) == ("mean", "stddev")
+    assert losses["metrics"] == ["loss"]
+    assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:geometry/uniformity", "summary:geometry/alignment")
+    assert differences == {"diffOnly": "split"}
+
+
+def test_workspace_is_saved_last(
+    command: Command,  # noqa: F811
+    tracked: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the page; nothing is asked of the network before a key is there."""
+    workspaces = pytest.importorskip("wandb_workspaces.workspaces")
+    saved: list[str] = []
+    monkeypatch.setattr(workspaces.Workspace, "save", lambda made: saved.append(made.project))
+    monkeypatch.setattr(workspaces.Workspace, "url", "https://w/view")
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", "nowhere")
+    assert_refused(command("report", tracked, "output=out", "wandb=team"), "wandb=team", "WANDB_API_KEY")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    result = command("report", tracked, "output=out", "wandb=team")
+    assert (result.code, saved) == (0, ["mine"])
+    assert "https://w/view" in result.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"logger.trackers": "[csv]"}, "no sweep with logger=wandb"),
+        ({"logger.group": None}, "no sweep with logger=wandb"),
+        ({"logger.project": "another"}, "the projects another, mine"),
+    ],
+)
+def test_workspace_refuses(tracked: Path, changed: dict[str, Any], reason: str) -> None:
+    runs = collect([tracked]).runs
+    in_wandb = [run for run in runs if "wandb" in run.settings["logger.trackers"]]
+    for run in in_wandb[: 1 if "logger.project" in changed else None]:
+        run.settings |= changed
+    with pytest.raises(MirrorError, match=f"wandb=team .*{reason}"):
+        workspace(runs, compare(runs), "team", "ours")
+
+
+def test_workspace_needs_its_package(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    runs = collect([tracked]).runs
+    with pytest.raises(MirrorError, match=r"pip install 'mirror-encoders\[workspace\]'"):
+        workspace(runs, compare(runs), "team", "ours")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        (["grid", "wandb=team", "--watch"], ["wandb=team", "--watch"]),
+        (["nowhere"], ["nowhere is no folder"]),
+        (["empty"], ["empty holds no training run"]),
+        (["grid", "baseline=loss.temperature=7"], ["baseline=loss.temperature=7 is no row", "loss.temperature=0.02"]),
+        (["grid", "output=grid/note"], ["output=grid/note cannot be written"]),
+        (["grid", "every=0"], ["every=0"]),
+        (["grid", "nonsense=1"], ["nonsense"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_refused(command: Command, sweep: Path, arguments: list[str], reasons: list[str]) -> None:  # noqa: F811
+    Path("empty").mkdir()
+    shutil.copytree(sweep, "grid")
+    Path("grid/note").write_text("no folder", encoding="utf-8")
+    assert_refused(command("report", *arguments), *reasons)
+
+
+def test_command(command: Command, sweep: Path) -> None:  # noqa: F811
+    shutil.copytree(sweep, "my grid, the first")
+    result = command("report", "my grid, the first", "baseline=loss.temperature=0.04,data.size=1000", "title=Mine")
+    assert result.code == 0, result.err
+    page = Path("my grid, the first/report/report.html").read_text(encoding="utf-8")
+    assert "<title>Mine</title>" in page
+    assert "(baseline)" in page
+    assert "20 runs: 18 finished, 1 failed, 1 running." in result.err
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: playwright's own, or the system's."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    system = shutil.which("chromium") or shutil.which("google-chrome")
+    with playwright.sync_playwright() as started:
+        try:
+            opened = started.chromium.launch(executable_path=system, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark")])
+def test_page_in_a_browser(sweep: Path, tmp_path: Path, browser: Any, width: int, scheme: str) -> None:
+    """Opens from the disk without an error, sorts, filters, opens a run; no wider than the window."""
+    path = report(ReportConfig([str(sweep)], output=str(tmp_path / "out")))
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    page.goto(path.as_uri())
+    page.wait_for_function("document.documentElement.dataset.drawn", timeout=120_000)
+    assert page.locator(".plot .main-svg").count() >= 7
+
+    def column(number: int) -> list[str]:
+        return [str(text) for text in page.locator(f"table.compared tbody tr td:nth-child({number})").all_inner_texts()]
+
+    assert column(2) == ["1000", "20000"] * 3
+    heading = page.locator("table.compared thead th", has_text="sts13")
+    heading.click()
+    page.wait_for_selector("th[aria-sort=ascending]")  # it sorts a moment after the click
+    first = [float(text.split()[0]) for text in column(5)]
+    heading.click()
+    page.wait_for_selector("th[aria-sort=descending]")
+    second = [float(text.split()[0]) for text in column(5)]
+    assert first == sorted(first)
+    assert second == first[::-1]
+    page.locator("section:has(table.compared) input[type=search]").fill("20000")
+    assert column(2) == ["20000"] * 3
+
+    page.locator("section:has(#runs) input[type=search]").fill("failed")
+    page.locator("#runs .open").click()
+    detail = page.locator(".detail")
+    assert "the loss is <nan>" in detail.inner_text()
+    assert "python scripts/train.py loss.temperature=0.5" in detail.locator(".command").inner_text()
+    page.locator("#runs .open").click()
+    assert detail.count() == 0
+
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ink, paper = (
+        page.evaluate(f"getComputedStyle(document.body).{name}").strip("rgb()").split(",")
+        for name in ("color", "backgroundColor")
+    )
+    assert (sum(map(int, ink)) > sum(map(int, paper))) is (scheme == "dark")
+    assert page.locator(".modebar-btn[data-title='Save as SVG']").count() >= 7
+    with page.expect_download() as saved:
+        page.locator(".modebar-btn[data-title='Save as SVG']").first.dispatch_event("click")
+    assert saved.value.suggested_filename.endswith(".svg")
+    assert said == []

@@ -1,0 +1,453 @@
+"""Sweeps: which runs are the same, what a second start runs, what is said of those that fail.
+
+The runs are stand-ins that record their settings and end; only the slow tests train.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from mirror.config import TrainConfig, plain
+from mirror.config.compose import CONF, compose, run_id
+from mirror.errors import MirrorError
+from mirror.runs.record import RunRecord
+from mirror.runs.registry import identity, read_run, runs_in, usual_seconds
+from tests.conftest import ROOT, SENTENCES
+from tests.test_cli import Command, assert_refused, command  # noqa: F401
+
+POOL = Path("outputs/train-sweep")
+SWEEPS = sorted({path.stem for path in (CONF / "sweep").glob("*.yaml")} - {"search"})
+
+
+class Runs:
+    """Stands for ``mirror.training.run``: notes what is run, and fails or stops where told to."""
+
+    def __init__(self) -> None:
+        self.configs: list[TrainConfig] = []
+        self.fail: Callable[[TrainConfig], BaseException | None] = lambda config: None
+
+    def train(self, config: TrainConfig, folder: Path, **_: Any) -> None:
+        self.configs.append(config)
+        with RunRecord(folder, plain(config)):
+            if error := self.fail(config):
+                raise error
+
+    def seen(self, value: Callable[[TrainConfig], Any]) -> list[Any]:
+        """What was run since the last look."""
+        values = [value(config) for config in self.configs]
+        self.configs.clear()
+        return values
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    stand_in, module = Runs(), ModuleType("mirror.training.run")
+    module.train = stand_in.train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mirror.training.run", module)
+    return stand_in
+
+
+def point(config: TrainConfig) -> tuple[float, int]:
+    return config.loss.temperature, config.seed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "same"),
+    [
+        (["logger=tensorboard", "logger.group=x", "trainer.progress=false", "batch.workers=2"], True),
+        (["retry_failed=true", "max_runs=5", "checkpoint_every=7", "trial='a#b#0'"], True),
+        (["model.pooling=cls", "seed=42"], True),  # what holds anyway
+        (["seed=1"], False),
+        (["aug.unit=word"], False),
+        (["eval.sets=[sts12]"], False),
+        (["trainer.max_epochs=2"], False),
+        (["data.size=null"], False),
+    ],
+)
+def test_identity(overrides: list[str], same: bool) -> None:
+    assert (identity(plain(compose("train", overrides))) == identity(plain(compose("train", [])))) is same
+
+
+def test_folder_is_named_after_what_the_run_will_record() -> None:
+    config = compose("train", ["task=word", "aug=drophead", "model.pooling=max", "optim.lr=1e-3"])
+    assert run_id(OmegaConf.structured(config)) == identity(plain(config))
+
+
+def test_grid_runs_once(command: Command, runs: Runs) -> None:  # noqa: F811
+    grid = ["sweep=temperature", "loss.temperature=0.02,0.04", "seed=1,2"]
+    result = command("train", *grid)
+    assert result.code == 0, result.err
+    assert runs.seen(point) == [(0.02, 1), (0.02, 2), (0.04, 1), (0.04, 2)]
+    folders = sorted((POOL / "temperature").glob("*/metrics.json"))
+    assert len(folders) == 4
+    assert {path.parent.name for path in folders} == set(runs_in(POOL / "temperature"))
+    assert "4 of 4 runs finished" in result.err
+    assert f"scripts/report.py {POOL / 'temperature'}" in result.err
+
+    again = command("train", *grid)
+    assert (again.code, runs.seen(point)) == (0, [])
+    assert "4 finished already, 0 failed earlier, 0 to run" in again.err
+
+
+def test_more_axes_and_other_words_for_the_same(command: Command, runs: Runs) -> None:  # noqa: F811
+    command("train", "-m", "loss.temperature=0.1,0.2")
+    assert runs.seen(point) == [(0.1, 42), (0.2, 42)]
+    command("train", "-m", "seed=42,7", "loss.temperature=0.20,0.1,0.100", "aug=mirror", "logger=tensorboard")
+    assert runs.seen(point) == [(0.2, 7), (0.1, 7)]
+
+
+def test_recognised_in_a_folder_of_another_name(command: Command, runs: Runs) -> None:  # noqa: F811
+    command("train", "-m", "seed=1,2")
+    runs.seen(point)
+    first = next((POOL / "unnamed").glob("*/metrics.json")).parent
+    first.rename(first.with_name("the best"))
+    assert command("train", "-m", "seed=1,2").code == 0
+    assert runs.seen(point) == []
+
+
+@pytest.mark.parametrize("left", ["running", "interrupted", "half", "nothing"])
+def test_run_that_did_not_end_runs_again(command: Command, runs: Runs, left: str) -> None:  # noqa: F811
+    command("train", "-m", "seed=1,2,3")
+    runs.seen(point)
+    path = next(path for path in (POOL / "unnamed").glob("*/metrics.json") if '"seed": 2' in path.read_text())
+    content = json.loads(path.read_text())
+    content["status"] = left
+    path.write_text(json.dumps(content)[: 100 if left == "half" else None])
+    if left == "nothing":
+        path.unlink()
+    (path.parent / "encoder").mkdir()
+    assert command("train", "-m", "seed=1,2,3").code == 0
+    assert runs.seen(point) == [(0.04, 2)]
+    assert not (path.parent / "encoder").exists()  # nothing of the first attempt stays
+
+
+def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:  # noqa: F811
+    """Workers outlive a sweep that is killed: the next start neither repeats nor disturbs what they do."""
+    command("train", "-m", "seed=1,2")
+    runs.seen(point)
+    path = next(path for path in (POOL / "unnamed").glob("*/metrics.json") if '"seed": 2' in path.read_text())
+    path.write_text(path.read_text().replace('"finished"', '"running"'))
+    with FileLock(path.parent / ".lock"):
+        result = command("train", "-m", "seed=1,2")
+        assert (runs.seen(point), read_run(path.parent) is not None) == ([], True)
+    assert f"{path.parent} is left to the process that runs it" in result.err
+    assert command("train", "-m", "seed=1,2").code == 0
+    assert runs.seen(point) == [(0.04, 2)]
+
+
+def test_run_that_another_process_begins_first(command: Command, runs: Runs) -> None:  # noqa: F811
+    """As a job does that waited in a queue when its sweep was killed."""
+    command("train", "-m", "seed=2", "hydra.sweep.dir=other")
+    (other,) = Path("other").glob("*/metrics.json")
+    runs.seen(point)
+    locks: list[FileLock] = []
+
+    def first(config: TrainConfig) -> None:
+        if not locks and config.seed == 1:
+            locks.append(FileLock(POOL / "unnamed" / other.parent.name / ".lock"))
+            (POOL / "unnamed" / other.parent.name).mkdir()
+            locks[0].acquire()
+
+    runs.fail = first
+    command("train", "-m", "seed=1,2,3")
+    assert runs.seen(point) == [(0.04, 1), (0.04, 3)]
+    locks[0].release()
+    shutil.copy(other, POOL / "unnamed" / other.parent.name)
+    assert command("train", "-m", "seed=1,2,3").code == 0
+    assert runs.seen(point) == []
+
+
+def test_failed_runs(command: Command, runs: Runs) -> None:  # noqa: F811
+    """They are listed with their reason, stop nothing, and are run again only on request."""
+    errors: dict[int, BaseException] = {2: MirrorError("the loss is nan: lower it."), 3: ZeroDivisionError("oh")}
+    runs.fail = lambda config: errors.get(config.seed)
+    result = command("train", "-m", "seed=1,2,3,4")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert [seed for _, seed in runs.seen(point)] == [1, 2, 3, 4]
+    listed = [line for line in result.err.splitlines() if line.startswith("not finished: seed=")]
+    assert ["MirrorError: the loss is nan: lower it." in listed[0], "ZeroDivisionError: oh" in listed[1]] == [True] * 2
+    assert "error: 2 of 4 runs did not finish" in result.err
+    assert "retry_failed=true" in result.err
+
+    runs.fail = lambda config: None
+    again = command("train", "-m", "seed=1,2,3,4")
+    assert (again.code, runs.seen(point)) == (1, [])
+    assert "the loss is nan" in again.err
+    assert command("train", "-m", "seed=1,2,3,4", "retry_failed=true").code == 0
+    assert [seed for _, seed in runs.seen(point)] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        (["-m", "seed=range(0,100)", "loss.temperature=0.1,0.2", "max_runs=150"], ["200 runs", "max_runs=200"]),
+        (["-m", "seed=range(0,100000)"], ["100,000 runs (277 h 47 min if each took 10 s", "max_runs=100000"]),
+        (["-m", "seed=range(1,1)"], ["no runs"]),
+        (["-m", "loss.temprature=0.1,0.2"], ["loss.temprature", "did you mean loss.temperature?"]),
+        (["-m", "temprature=0.1,0.2"], ["temprature"]),
+        (["sweep=temprature"], ["temprature"]),
+        (["-m", "trainer=ddp", "seed=1,2"], ["trainer=ddp", "for seed in"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_refused(command: Command, runs: Runs, arguments: list[str], reasons: list[str]) -> None:  # noqa: F811
+    assert_refused(command("train", *arguments), *reasons)
+    assert runs.configs == []
+
+
+def test_large_sweep_says_how_long(command: Command, runs: Runs) -> None:  # noqa: F811
+    command("train", "-m", "seed=1,2")
+    for path in (POOL / "unnamed").glob("*/metrics.json"):
+        content = json.loads(path.read_text())
+        content["seconds"]["total"] = 90.0
+        path.write_text(json.dumps(content))
+    assert usual_seconds(list(runs_in(POOL / "unnamed").values())) == 90
+    assert_refused(command("train", "-m", "seed=range(0,2000)"), "50 h 0 min at 90 s each")
+
+
+def test_second_sweep_in_the_same_folder(command: Command, runs: Runs) -> None:  # noqa: F811
+    (POOL / "unnamed").mkdir(parents=True)
+    with FileLock(POOL / "unnamed" / ".lock"):
+        assert_refused(command("train", "-m", "seed=1,2"), "runs in outputs/train-sweep/unnamed already")
+    assert command("train", "-m", "seed=1,2").code == 0
+
+
+def test_finished_run_of_others_is_never_deleted(command: Command, runs: Runs) -> None:  # noqa: F811
+    command("train", "-m", "seed=1,2", "hydra.sweep.subdir=${hydra.job.num}")
+    assert_refused(command("train", "-m", "seed=3,4", "hydra.sweep.subdir=${hydra.job.num}"), "other settings")
+    assert [run["seed"] for run in map(read_run, sorted((POOL / "unnamed").glob("[01]"))) if run] == [1, 2]
+
+
+def test_group_is_the_sweep(command: Command, runs: Runs) -> None:  # noqa: F811
+    command("train", "sweep=temperature", "loss.temperature=0.1", "logger=wandb")
+    command("train", "seed=2", "logger=wandb")
+    assert runs.seen(lambda config: config.logger.group) == ["temperature", None]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep(command: Command, runs: Runs, name: str) -> None:  # noqa: F811
+    """Settings that exist, and nothing beside the axes, so that a run of it can be repeated alone."""
+    assert command("train", f"sweep={name}", "data.path=texts.txt").code == 0
+    found = runs.configs
+    assert len({identity(plain(config)) for config in found}) == len(found) > 1
+    assert OmegaConf.load(CONF / "sweep" / f"{name}.yaml").keys() == {"hydra"}
+
+
+def test_grids_together(command: Command, runs: Runs) -> None:  # noqa: F811
+    """The recipe itself stands in every grid of the paper's questions, and runs once."""
+    command("train", "sweep=paper", "data.path=texts.txt")
+    grids = OmegaConf.load(CONF / "sweep" / "paper.yaml").hydra.sweeper.grids
+    sizes = [len(str(values).split(",")) for grid in grids for values in grid.values()]
+    standard = plain(compose("train", ["data.path=texts.txt"]))
+    # The recipe stands in each grid; and aug=none is what aug.span_k=0 is.
+    assert len(runs.configs) == sum(sizes) - (len(sizes) - 1) - 1
+    assert [plain(config)["loss"] for config in runs.configs].count(standard["loss"]) == len(runs.configs) - 3
+
+
+def judged(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are the better the nearer their temperature is to 0.05, and take the longer the larger their batch."""
+
+    def train(config: TrainConfig, folder: Path, **_: Any) -> None:
+        runs.configs.append(config)
+        with RunRecord(folder, plain(config)) as record:
+            if error := runs.fail(config):
+                raise error
+            score = 60 - 10 * abs(math.log(config.loss.temperature / 0.05))
+            record["scores"] = {"tuned": {"stsb-dev": {"all": score, "pairs": 9}}}
+        record["seconds"] = {"train": config.batch.size / 10}
+        record.write()
+
+    monkeypatch.setattr(sys.modules["mirror.training.run"], "train", train)
+
+
+SEARCH = [
+    "sweep=search", "hydra.sweeper.trials=6", "optim.lr=1e-3", "model.pooling=mean",
+    "loss.temperature=tag(log,interval(0.01,0.3))",
+]  # fmt: skip
+
+
+def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    optuna = pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    runs.fail = lambda config: MirrorError("not this one") if len(runs.configs) == 2 else None
+    result = command("train", *SEARCH)
+    assert result.code == 1
+    assert "error: 1 trials failed" in result.err
+    tried = runs.seen(lambda config: config.loss.temperature)
+    assert len(set(tried)) == 6
+    assert all(0.01 <= temperature <= 0.3 for temperature in tried)
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    assert [trial.state.name for trial in study.trials].count("FAIL") == 1
+    del tried[1]
+    best = min(tried, key=lambda temperature: abs(math.log(temperature / 0.05)))
+    assert study.best_params["loss.temperature"] == pytest.approx(best)
+    (told,) = [line for line in result.err.splitlines() if line.startswith("best: ")]
+    assert f"loss.temperature={best}" in told
+
+    study.ask()  # a search that was killed in a trial
+    runs.fail = lambda config: None
+    again = command("train", *SEARCH, "hydra.sweeper.trials=8")
+    assert again.code == 0, again.err
+    assert "5 trials in outputs/train-sweep/search finished already, 3 to run" in again.err
+    assert len(runs.seen(point)) == 3
+
+
+def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Score and time: what is told as best is beaten by no other trial in both."""
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    arguments = ["batch.size=tag(int,interval(50,400))", "hydra.sweeper.time=true", "hydra.sweeper.max_batch_size=3"]
+    result = command("train", *SEARCH, *arguments)
+    assert result.code == 0, result.err
+    found = [(abs(math.log(c.loss.temperature / 0.05)), c.batch.size) for c in runs.configs]
+    front = [a for a in found if not any(b[0] < a[0] and b[1] < a[1] for b in found)]
+    assert sum(line.startswith("best: ") for line in result.err.splitlines()) == len(front)
+
+
+PRUNED = [
+    "sweep=search", "hydra.sweeper.trials=8", "data.path=texts.txt", "data.size=48", "batch.size=8", "trainer=cpu",
+    "trainer.progress=false", "select=best", "eval.every=2", "eval.raw=[]", "loss.temperature=0.1",
+    "model.pooling=mean", "optim.lr=tag(log,interval(1e-6,1e-1))",
+]  # fmt: skip
+
+
+def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """The trials that stop are those of which the naive rule says so: every score so far under the median there."""
+    optuna = pytest.importorskip("optuna")
+    monkeypatch.setattr("mirror.training.pruning.STARTUP", 2)
+    line = [*PRUNED, f"model.path={tiny_bert}", f"eval.data_dir='{eval_dir}'"]
+    result = command("train", *line)
+    assert result.code == 0, result.err
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    complete: list[dict[int, float]] = []
+    pruned: list[dict[int, float]] = []
+    for trial in study.trials:
+        scores = trial.intermediate_values
+        behind = [
+            step
+            for step in scores
+            if step < 6
+            and len(complete) >= 2
+            and max(score for at, score in scores.items() if at <= step)
+            < statistics.median(other[step] for other in complete)
+        ]
+        assert list(scores) == ([2, 4, 6] if not behind else list(range(2, behind[0] + 1, 2)))
+        assert (trial.state.name == "PRUNED") is bool(behind)
+        (pruned if behind else complete).append(scores)
+    assert pruned, "choose a seed of the search with which a trial is pruned"
+
+    runs = runs_in(POOL / "search").values()
+    ended = [run for run in runs if run["status"] == "pruned"]
+    assert len(ended) == len(pruned)
+    assert all(run["error"].startswith("pruned: stsb-dev is ") for run in ended)
+    assert result.err.count("pruned: stsb-dev is ") >= len(pruned)
+    assert not [*POOL.rglob("best"), *POOL.rglob("checkpoints")]  # no weights of runs that were given up
+
+    assert "8 trials in outputs/train-sweep/search finished already, 0 to run" in command("train", *line).err
+
+
+def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Optuna refuses to."""
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    for seed, (time_too, told) in enumerate({"true": False, "false": True}.items()):
+        arguments = [f"hydra.sweeper.seed={seed}", f"hydra.sweeper.time={time_too}", "hydra.sweeper.trials=1"]
+        assert command("train", *SEARCH, *arguments).code == 0
+        assert [trial is not None for trial in runs.seen(lambda config: config.trial)] == [told]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        (["hydra.sweeper.score=sts99"], ["hydra.sweeper.score=sts99", "stsb-dev"]),
+        (["loss.temperature=0.1"], ["needs an axis"]),
+        (["hydra.sweeper.trials=0"], ["trials"]),
+        (["loss.temperature=glob(*)"], ["loss.temperature=glob(*)", "no range that a search"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_search_refuses(
+    command: Command,  # noqa: F811
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    reasons: list[str],
+) -> None:
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    assert_refused(command("train", *SEARCH, *arguments), *reasons)
+
+
+SMALL = ["eval=none", "data.size=48", "batch.size=16", "trainer=cpu", "data.path=texts.txt", "optim.lr=1e-3"]
+
+
+@pytest.mark.slow
+def test_killed_twice(tiny_bert: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle, twice: in the end every run has been finished once, and none twice."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2,3,4,5,6", "trainer.max_epochs=5"]
+    line = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished: dict[str, int] = {}
+
+    def note() -> int:
+        for path in (tmp_path / POOL).glob("*/*/metrics.json"):
+            if (run := read_run(path.parent)) and run["status"] == "finished":
+                first = finished.setdefault(path.parent.name, path.stat().st_mtime_ns)
+                assert path.stat().st_mtime_ns == first, "a finished run was run again"
+        return len(finished)
+
+    for wanted in (1, 3):
+        process = subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        while note() < wanted:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(line, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert note() == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "setting", "threads"),
+    [
+        ("joblib", "hydra.launcher.n_jobs=2", max(1, (os.cpu_count() or 1) // 2)),
+        ("ray", "+hydra.launcher.ray.init.num_cpus=2", 1),
+    ],
+)
+def test_beside_each_other(tiny_bert: Path, tmp_path: Path, launcher: str, setting: str, threads: int) -> None:
+    """The cores are shared out, the terminal has one bar, a failed run is listed."""
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2", "loss.temperature=0,0.1"]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, f"hydra/launcher={launcher}", setting],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "sweep: 100%" in result.stderr
+    assert "augmented pairs" not in result.stderr
+    assert result.stderr.count("not finished: ") == 2
+    assert "error: 2 of 4 runs did not finish" in result.stderr
+    ended = [run for run in runs_in(tmp_path / POOL / "unnamed").values() if run["status"] == "finished"]
+    assert [run["seed"] for run in sorted(ended, key=lambda run: int(run["seed"]))] == [1, 2]
+    assert all(f"({threads} threads)" in run["hardware"]["device"] for run in ended)

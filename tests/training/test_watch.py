@@ -1,0 +1,29 @@
+"""The course of the geometry while training."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.test_run import curve, equal, go, metrics, weights
+
+
+def test_course_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """It begins with the untouched model and ends with the encoder; to look on changes nothing."""
+    overrides = ["eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=2", "seed=1"]
+    watched = go(tiny_bert, tmp_path / "watched", *overrides)
+    course = metrics(tmp_path / "watched")["geometry_curve"]
+    assert course["step"] == [0, 2, 3]
+    found = metrics(tmp_path / "watched")["geometry"]
+    assert found.keys() == {"raw cls", "raw mean", "tuned"}
+    for name, values in found["raw cls"].items():  # the sample is whole here, so that both are the same pairs
+        assert course[name][0] == pytest.approx(values, rel=1e-3)
+        assert course[name][-1] == pytest.approx(found["tuned"][name], rel=1e-3)
+        assert curve(tmp_path / "watched", f"geometry/{name}") == pytest.approx(course[name], rel=1e-3)
+    assert (tmp_path / "watched" / "geometry.png").stat().st_size > 10_000
+    alone = go(tiny_bert, tmp_path / "alone", "seed=1")
+    assert equal(weights(alone), weights(watched))
+
+
+def test_no_look_where_none_is_wished(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    go(tiny_bert, tmp_path / "run", "eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=0")
+    assert "geometry_curve" not in metrics(tmp_path / "run")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mirror.config import EncodeConfig, EvaluateConfig, Pooling, plain
+from mirror.config import EncodeConfig, EvaluateConfig, plain
 from mirror.data.texts import read_lines
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.pooling import TextPooling
 from mirror.errors import MirrorError
 from mirror.evaluation.certainty import Comparison
 from mirror.evaluation.contamination import read_audit
@@ -47,12 +48,12 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
             with record.phase("evaluate"):
                 poolings = _poolings(encoder, config)
                 vectors = encoder.encode_by(results.texts, poolings, progress=True)
-                for pooling in poolings:
-                    column = pooling.value if len(config.encoders) == 1 else f"{_short(path, config)} {pooling.value}"
+                for pooling, found in zip(poolings, vectors, strict=True):
+                    column = pooling.name if len(config.encoders) == 1 else f"{_short(path, config)} {pooling.name}"
                     paths[column] = path
                     results.overlaps[column] = overlaps
                     if sets:
-                        results.add(column, vectors[pooling])
+                        results.add(column, found)
                     if tasks:
                         encoder.pooling = pooling
                         mteb[column] = run_tasks(tasks, encoder.encode, path)
@@ -72,15 +73,15 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
         return results
 
 
-def _poolings(encoder: MirrorEncoder, config: EvaluateConfig) -> list[Pooling]:
+def _poolings(encoder: MirrorEncoder, config: EvaluateConfig) -> list[TextPooling]:
     """How to pool an encoder: as it was saved, whatever the settings say; a model without a pooling as they say."""
     if encoder.saved_pooling is not None or config.pooling is not None:
         return [encoder.pooling]
-    poolings = list(dict.fromkeys(config.eval.raw)) or [encoder.pooling]
+    poolings = [encoder.make_pooling(name) for name in dict.fromkeys(config.eval.raw)] or [encoder.pooling]
     log.warning(
         "%s does not say how it is pooled, and the scores depend on it: shown by %s; choose with pooling=.",
         encoder.name,
-        " and ".join(pooling.value for pooling in poolings),
+        " and ".join(pooling.name for pooling in poolings),
     )
     return poolings
 
@@ -132,7 +133,7 @@ def encode(config: EncodeConfig) -> None:
         log.warning(
             "%s does not say how it is pooled, and the vectors depend on it: pooled by %s; choose with pooling=.",
             encoder.name,
-            encoder.pooling.value,
+            encoder.pooling.name,
         )
     vectors = encoder.encode(lines, progress=True)
     partial = target.with_name(target.name + ".partial")
@@ -150,7 +151,7 @@ def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
     """Load an encoder; one that was saved with its pooling keeps it."""
     encoder = MirrorEncoder.load(name, max_tokens=config.max_tokens, setting="encoder")
     if encoder.saved_pooling is None and config.pooling is not None:
-        encoder.pooling = config.pooling
-    elif config.pooling not in (None, encoder.saved_pooling):
-        log.warning("%s was saved with %s pooling and keeps it.", name, encoder.pooling.value)
+        encoder.pooling = encoder.make_pooling(config.pooling)
+    elif config.pooling is not None and config.pooling.value != encoder.saved_pooling:
+        log.warning("%s was saved with %s pooling and keeps it.", name, encoder.pooling.name)
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -40,7 +40,7 @@ COMMON = [
 PRETRAIN = [
     "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
     "batch.max_tokens=32", "held_out.texts=20", "held_out.every=5", "trainer=cpu", "trainer.precision=fp32",
-    "trainer.progress=false", "trainer.max_steps=10", "optim.warmup_steps=2", "bag_of_words=1",
+    "trainer.progress=false", "trainer.max_steps=10", "schedule.warmup_steps=2", "bag_of_words=1",
 ]  # fmt: skip
 CASES = {
     "sentence": [],
@@ -52,7 +52,7 @@ CASES = {
     "duplicates": ["data.deduplicate=false", "loss.mask_duplicates=false"],
     "micro": ["batch.micro=3"],
     "tokens": ["aug=mirror_token"],
-    "layers": ["model.pooling=first_last", "optim=linear", "optim.warmup_steps=2"],
+    "layers": ["model.pooling=first_last", "schedule=linear", "schedule.warmup_steps=2"],
     "best": ["select=best", "eval.every=2"],
     "seeds": ["seeds=2"],
 }

@@ -1,3 +1,77 @@
 """Every setting, its default and its range, and how a command line becomes settings."""
 
-from mirror.config.settings import *  # noqa: F403
+from mirror.config.checks import check, limit, rate
+from mirror.config.choices import (
+    Accelerator,
+    LossForm,
+    MaskUnit,
+    Pooling,
+    Precision,
+    Sample,
+    Select,
+    SpanUnit,
+    Start,
+    Strategy,
+    Task,
+    TokenizerKind,
+    Tracker,
+    WandbMode,
+)
+from mirror.config.commands import EncodeConfig, EvaluateConfig, ReportConfig, SearchConfig
+from mirror.config.plain import flat, plain
+from mirror.config.pretrain import (
+    ArchitectureConfig,
+    HeldOutConfig,
+    MaskingConfig,
+    PretrainBatchConfig,
+    PretrainConfig,
+    TokenizerConfig,
+)
+from mirror.config.train import (
+    BatchConfig,
+    DataConfig,
+    EvalConfig,
+    LoggerConfig,
+    ModelConfig,
+    TrainConfig,
+    TrainerConfig,
+)
+
+__all__ = [
+    "Accelerator",
+    "ArchitectureConfig",
+    "BatchConfig",
+    "DataConfig",
+    "EncodeConfig",
+    "EvalConfig",
+    "EvaluateConfig",
+    "HeldOutConfig",
+    "LoggerConfig",
+    "LossForm",
+    "MaskUnit",
+    "MaskingConfig",
+    "ModelConfig",
+    "Pooling",
+    "Precision",
+    "PretrainBatchConfig",
+    "PretrainConfig",
+    "ReportConfig",
+    "Sample",
+    "SearchConfig",
+    "Select",
+    "SpanUnit",
+    "Start",
+    "Strategy",
+    "Task",
+    "TokenizerConfig",
+    "TokenizerKind",
+    "Tracker",
+    "TrainConfig",
+    "TrainerConfig",
+    "WandbMode",
+    "check",
+    "flat",
+    "limit",
+    "plain",
+    "rate",
+]

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
+from mirror.config.parts import TARGET
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
 from mirror.runs.registry import identity
@@ -34,6 +35,16 @@ SCHEMAS = {
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
 """Groups whose options stand for a number, with the setting that takes any number."""
+MOVED = {
+    "optim=linear": "schedule=linear",
+    "optim.schedule": "schedule=, as in schedule=linear",
+    "optim.warmup_steps": "schedule.warmup_steps=",
+    "sweep=search": "sweep=optuna",
+    "data.builtin": "data=words or data=pydocs",
+}
+"""What used to be written otherwise."""
+PARTS = ("aug", "perturb", "loss", "head", "optim", "schedule")
+"""Sections that are parts; the files of their groups list their settings."""
 FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
 """What may differ between a run and its continuation."""
 # Hydra raises a plain ValueError where a group is given a number.
@@ -128,6 +139,8 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
     """What Hydra found wrong with a command line, in one sentence."""
     for override in overrides:
         group, _, value = override.partition("=")
+        if now := MOVED.get(override, MOVED.get(group.lstrip("+"))):
+            return f"{override} is written {now} now."
         if (CONF / group).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
             options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
             number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
@@ -160,8 +173,16 @@ def _unknown(key: str, name: str) -> str:
     """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
     defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     groups = [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
-    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *groups], n=1)
+    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *groups], n=1)
     return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
+
+
+def _part_names() -> Iterator[str]:
+    """The settings that the files of mirror's parts list."""
+    for section in PARTS:
+        for file in sorted((CONF / section).glob("*.yaml")):
+            values: Any = OmegaConf.to_container(OmegaConf.load(file))
+            yield from (f"{section}.{key}" for key in values if key not in ("defaults", TARGET))
 
 
 def _names(schema: Any, prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Mirrored batches: 200 texts, each twice, one side of each pair with a masked span, laid into rows.
+"""Mirrored batches: 200 texts, each in two views, laid into rows.
 
 Every batch follows from (seed, epoch, number of the batch) alone: the number of workers, of devices and of
 batches before it make no difference.
@@ -6,7 +6,7 @@ batches before it make no difference.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -17,15 +17,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mirror.config import AugConfig, BatchConfig
+from mirror.config import BatchConfig
 from mirror.data.texts import LongPairs, Pair, TextTable
-from mirror.data.views import mask_span
-from mirror.encoder.encoder import MirrorEncoder
+from mirror.data.views import Views
+from mirror.encoder.layout import Layout
 from mirror.encoder.packing import TokenBlock, Tokens, join, row_width, select
 from mirror.errors import MirrorError
 from mirror.runs.sharing import fingerprint, shared
 
 log = logging.getLogger(__name__)
+
+
+Parts = list[list[TokenBlock]]
+"""Some texts, in parts that are encoded one after the other; each part in a few blocks."""
 
 
 class BatchKey(NamedTuple):
@@ -37,24 +41,30 @@ class BatchKey(NamedTuple):
 
 @dataclass
 class MirroredBatch:
-    """N texts as 2N views."""
+    """N texts in V views each."""
 
-    parts: list[list[TokenBlock]]
-    """2N texts, the left views, then the right views in the same order; each part is encoded at a time."""
-    texts: Tensor
-    """(2N,): equal numbers for equal texts."""
-    masked: int
-    """Views with a masked span."""
+    sides: list[Parts]
+    """The views laid into rows. One entry where all views share rows: view 0 of every text, then view 1 of every text
+    in the same order, and so on. One entry for each view where they are apart. Of its parts, one is encoded at a time.
+    """
+    text_ids: Tensor
+    """(V, N): equal numbers for equal texts, over all devices."""
+    strings: list[list[str]]
+    """V lists of N strings: the views as the tokenizer got them."""
+    changed: int
+    """Views that differ from their text."""
 
     def to(self, device: torch.device) -> "MirroredBatch":
         """The same batch on a device."""
-        parts = [[block.to(device) for block in part] for part in self.parts]
-        return MirroredBatch(parts, self.texts.to(device, non_blocking=True), self.masked)
+        return self._each(lambda item: item.to(device, non_blocking=True))
 
     def pin_memory(self) -> "MirroredBatch":
         """The same batch where a GPU fetches it without the program waiting; called by torch's data loader."""
-        parts = [[block.pin_memory() for block in part] for part in self.parts]
-        return MirroredBatch(parts, self.texts.pin_memory(), self.masked)
+        return self._each(lambda item: item.pin_memory())
+
+    def _each(self, move: Callable[[Any], Any]) -> "MirroredBatch":
+        sides = [[[block.each(move) for block in part] for part in parts] for parts in self.sides]
+        return MirroredBatch(sides, move(self.text_ids), self.strings, self.changed)
 
 
 class MirroredPairs(Dataset[MirroredBatch]):
@@ -62,10 +72,11 @@ class MirroredPairs(Dataset[MirroredBatch]):
 
     Args:
         pairs: the texts with their positives.
-        encoder: tokenises and lays into rows.
-        aug: span masking.
+        layout: tokenises and lays into rows.
+        views: makes the views of each text.
         batch: sizes; ``batch.size`` counts the texts of all devices together.
-        seed: of the order and the masks.
+        seed: of the order and of what the views draw.
+        apart: lay each view into rows of its own, for a loss with two encoders.
         rank: this device; it makes every ``world``-th pair of each batch.
         world: number of devices.
     """
@@ -73,30 +84,33 @@ class MirroredPairs(Dataset[MirroredBatch]):
     def __init__(
         self,
         pairs: Sequence[Pair],
-        encoder: MirrorEncoder,
-        aug: AugConfig,
+        layout: Layout,
+        views: Views,
         batch: BatchConfig,
         seed: int,
+        *,
+        apart: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.pairs, self.encoder, self.aug, self.batch = pairs, encoder, aug, batch
-        self.seed, self.rank, self.world = seed, rank, world
+        self.pairs, self.layout, self.views, self.batch = pairs, layout, views, batch
+        self.seed, self.apart, self.rank, self.world = seed, apart, rank, world
         self.tokens: Tokens | None = None
         self.max_tokens = longest = batch.max_tokens
         if not isinstance(pairs, LongPairs):
-            # Each text is tokenised once for the whole run; only masked views are tokenised as they are drawn.
+            # Each text is tokenised once for the whole run; only views that differ from it are tokenised as they are
+            # made.
             self.numbers = _number(pairs)
-            key = (encoder.name, encoder.max_tokens, batch.max_tokens, fingerprint(self.numbers))
-            tokens = shared("tokens", key, lambda: encoder.tokenize(list(self.numbers), batch.max_tokens))
+            key = (layout.name, layout.max_tokens, batch.max_tokens, fingerprint(self.numbers))
+            tokens = shared("tokens", key, lambda: layout.tokenize(list(self.numbers), batch.max_tokens))
             self.tokens = tokens
             longest = row_width(max(len(ids) for ids in tokens["input_ids"]))
             self.max_tokens = min(batch.max_tokens, longest)
-        encoder.settle(longest)
+        layout.probe(longest)
         self._order: tuple[int, list[int]] = (-1, [])
 
     def reseed(self, seed: int) -> None:
-        """Another order and other masks, for another training on the same texts."""
+        """Another order and other views, for another training on the same texts."""
         self.seed, self._order = seed, (-1, [])
 
     @property
@@ -121,53 +135,59 @@ class MirroredPairs(Dataset[MirroredBatch]):
         chosen = self.chosen(key)
         return self.pairs.take(chosen) if isinstance(self.pairs, LongPairs) else [self.pairs[i] for i in chosen]
 
-    def views(self, key: BatchKey, pairs: Sequence[Pair]) -> tuple[list[str | None], list[str | None]]:
-        """The left and the right views of a batch's texts as masked strings; None where a text is left whole."""
+    def draw(self, key: BatchKey, pairs: Sequence[Pair]) -> list[list[str]]:
+        """The views of a batch's texts: V lists of N strings."""
+        # The word in the seed is as old as the published figures: another one would draw other masks.
         rng = Random(f"mask {self.seed} {key.epoch} {key.step}")
-        sides: tuple[list[str | None], list[str | None]] = ([], [])
-        mask_token = self.encoder.tokenizer.mask_token or ""
-        for pair in pairs:
-            drawn = rng.randrange(2)
-            text = pair[drawn]
-            masked = mask_span(text, rng, self.aug, mask_token, self.encoder.token_spans)
-            sides[drawn].append(masked if masked != text else None)
-            sides[1 - drawn].append(None)
-        return sides
+        views = [self.views(pair, rng) for pair in pairs]
+        return [[view[number] for view in views] for number in range(self.views.count)]
 
     def __getitem__(self, key: BatchKey) -> MirroredBatch:
         """This device's share of a batch."""
-        share = slice(self.rank, None, self.world)
         pairs = self.texts(key)
-        texts = [pair[side] for side in (0, 1) for pair in pairs[share]]
-        views = [view for side in self.views(key, pairs) for view in side[share]]
+        # Drawn for the whole batch, so that the devices agree.
+        strings = [view[self.rank :: self.world] for view in self.draw(key, pairs)]
+        texts = [[pair[min(number, 1)] for pair in pairs[self.rank :: self.world]] for number in range(len(strings))]
+        numbers = _number(pairs) if self.tokens is None else self.numbers
+        text_ids = torch.tensor([[numbers[text] for text in side] for side in texts])  # (V, N)
+        views = [view for side in strings for view in side]
+        whole = [text for side in texts for text in side]
+        changed = [i for i, (view, text) in enumerate(zip(views, whole, strict=True)) if view != text]
         if self.tokens is None:
-            numbers = _number(pairs)  # by the whole batch, so that the devices agree
-            views_or_texts = [text if view is None else view for view, text in zip(views, texts, strict=True)]
-            tokens = self.encoder.tokenize(views_or_texts, self.max_tokens)
+            tokens = self.layout.tokenize(views, self.max_tokens)
         else:
-            numbers = self.numbers
-            tokens = self._tokens(self.tokens, [numbers[text] for text in texts], views)
-        # Parts of at most ``batch.micro`` texts, two views each; as many on every device, since devices that share the
-        # weights out go through the model together.
-        largest = -(-len(pairs) // self.world)
-        count = -(-largest // (self.batch.micro or largest))
-        cuts = [len(texts) * i // count for i in range(count + 1)]
+            tokens = self._tokens(self.tokens, text_ids.flatten().tolist(), views, changed)
+        if self.apart:
+            size = len(strings[0])
+            sides = [select(tokens, range(start, start + size)) for start in range(0, len(views), size)]
+        else:
+            sides = [tokens]
         return MirroredBatch(
-            parts=[self.encoder.blocks(select(tokens, range(*ends))) for ends in pairwise(cuts)],
-            texts=torch.tensor([numbers[text] for text in texts]),
-            masked=sum(view is not None for view in views),
+            sides=[self._parts(side, len(pairs)) for side in sides],
+            text_ids=text_ids,
+            strings=strings,
+            changed=len(changed),
         )
 
-    def _tokens(self, ready: Tokens, numbers: list[int], views: list[str | None]) -> Tokens:
+    def _tokens(self, ready: Tokens, numbers: list[int], views: list[str], changed: list[int]) -> Tokens:
+        """The views' tokens: those of their texts, but for the changed ones."""
         whole = select(ready, numbers)
-        masked = [i for i, view in enumerate(views) if view is not None]
-        if not masked:
+        if not changed:
             return whole
-        drawn = self.encoder.tokenize([view for view in views if view is not None], self.max_tokens)
+        drawn = self.layout.tokenize([views[i] for i in changed], self.max_tokens)
         place = list(range(len(numbers)))
-        for k, i in enumerate(masked):
+        for k, i in enumerate(changed):
             place[i] = len(numbers) + k
         return select(join(whole, drawn), place)
+
+    def _parts(self, tokens: Tokens, texts: int) -> Parts:
+        """Rows in parts of at most ``batch.micro`` texts of each view; as many on every device, since devices that
+        share the weights out go through the model together. ``texts`` are those of the whole batch."""
+        largest = -(-texts // self.world)
+        count = -(-largest // (self.batch.micro or largest))
+        size = len(tokens["input_ids"])
+        cuts = [size * i // count for i in range(count + 1)]
+        return [self.layout.blocks(select(tokens, range(*ends))) for ends in pairwise(cuts)]
 
 
 def _number(pairs: Sequence[Pair]) -> dict[str, int]:
@@ -207,16 +227,19 @@ class MirrorData(pl.LightningDataModule):
     def __init__(
         self,
         table: TextTable,
-        encoder: MirrorEncoder,
-        aug: AugConfig,
+        layout: Layout,
+        views: Views,
         batch: BatchConfig,
         seed: int,
         validation: Any = None,
+        *,
+        apart: bool = False,
+        pin_memory: bool = False,
     ) -> None:
-        """Validation is a set of ``mirror.evaluation``, or None."""
+        """Validation is a set of ``mirror.evaluation``, or None; the others as in ``MirroredPairs``."""
         super().__init__()
-        self.batch, self.validation = batch, validation
-        self.pairs = MirroredPairs(table.pairs, encoder, aug, batch, seed)
+        self.batch, self.validation, self.pin_memory = batch, validation, pin_memory
+        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, apart=apart)
         self.steps, self.first = self.pairs.steps, 0
         if len(table.pairs) < batch.size:
             log.warning(
@@ -238,7 +261,7 @@ class MirrorData(pl.LightningDataModule):
             sampler=KeySampler(self.pairs.steps, self.steps, self.first),
             num_workers=workers,
             worker_init_fn=_worker if workers else None,
-            pin_memory=self.pairs.encoder.device.type == "cuda",
+            pin_memory=self.pin_memory,
         )
 
     def val_dataloader(self) -> Any:

@@ -1,19 +1,19 @@
 """Raw texts: read from wherever they are, cleaned, de-duplicated, sampled."""
 
 import gzip
+import inspect
 import io
-import itertools
 import unicodedata
 import zlib
 from array import array
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, overload
 
-from mirror.config import Builtin, DataConfig, Sample
-from mirror.data import pydocs
+from mirror.config import DataConfig, Sample
+from mirror.config.parts import TARGET, build, located
 from mirror.encoder import hub
 from mirror.errors import MirrorError
 
@@ -113,10 +113,9 @@ def read_texts(config: DataConfig, seed: int, excluded: Container[str] | None = 
     Raises:
         MirrorError: the source cannot be read, or fewer than two texts are left.
     """
-    if config.path is None and config.builtin is Builtin.pydocs:
-        source, rows = f"documentation of {pydocs.origin()}", in_memory(pydocs.sentences())
-    elif config.path is None:
-        source, rows = f"{config.language} words by frequency (wordfreq)", _frequent_words(config)
+    if config.path is None:
+        rows = _from_source(config)
+        source = rows.name
     elif hub.looks_local(config.path) or Path(config.path).suffix.lower() in READERS:
         source, rows = Path(config.path).name, _rows_of(_read_file(config), config)
     else:
@@ -131,6 +130,8 @@ class Rows:
     length: int
     fetch: Callable[[Sequence[int]], list[tuple[Any, Any]]]
     """Row numbers to raw texts with their positives."""
+    name: str = ""
+    """Of the source, for the log and the model card."""
 
 
 def choose(rows: Rows, config: DataConfig, seed: int, source: str, excluded: Container[str] | None = None) -> TextTable:
@@ -207,7 +208,7 @@ def _stream(rows: Rows, order: Sequence[int]) -> Iterator[Pair]:
             yield text, text if right is left else clean(right or "")
 
 
-def in_memory(texts: Sequence[str] | Sequence[Pair]) -> Rows:
+def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
     """Rows over texts, or pairs of texts, that a program holds already.
 
     Raises:
@@ -219,23 +220,28 @@ def in_memory(texts: Sequence[str] | Sequence[Pair]) -> Rows:
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise MirrorError(f"texts[{i}] is neither a string nor a pair of strings: {item!r:.80}")
         pairs.append((pair[0], pair[1]))
-    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen])
+    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name)
 
 
-def _frequent_words(config: DataConfig) -> Rows:
-    import wordfreq
+def _from_source(config: DataConfig) -> Rows:
+    """The texts of ``data.source``.
 
-    languages = wordfreq.available_languages("best")
-    chosen = config.language.split("+")
-    absent = [language for language in chosen if language not in languages]
-    if absent:
-        raise MirrorError(
-            f"data.language={config.language} has no word list in wordfreq; it has "
-            f"{' '.join(sorted(languages))}. Choose one of these, or several as in en+de, or give a file as data.path."
-        )
-    lists = [wordfreq.top_n_list(language, config.size or 10**6) for language in chosen]
-    # Turn by turn, so that a sample of the first words has as many of each language.
-    return in_memory([word for words in itertools.zip_longest(*lists) for word in words if word is not None])
+    Raises:
+        MirrorError: there is none, or it does not read ``data.language``.
+    """
+    if config.source is None:
+        raise MirrorError("data.path is not set: add data.path=…, a file or a hub data set, or choose data=words.")
+    if (
+        config.language != DataConfig.language
+        and "language" not in inspect.signature(located(config.source, "data.source")).parameters
+    ):
+        raise MirrorError(f"data.language={config.language} is not read by {config.source[TARGET]}: leave it out.")
+    found = build(config.source, "data.source", object, language=config.language, size=config.size)
+    if isinstance(found, Rows):
+        return found
+    if not isinstance(found, Iterable):
+        raise MirrorError(f"data.source.{TARGET}={config.source[TARGET]} gives no texts: return a list of them.")
+    return in_memory(found, config.source[TARGET])
 
 
 def _read_file(config: DataConfig) -> Any:

@@ -1,14 +1,15 @@
 """A look at the augmentation before training: do the two views of a text differ at all?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from mirror.config import AugConfig
 from mirror.data.batches import BatchKey, MirroredPairs
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.perturb import Perturbation
 from mirror.errors import MirrorError
 
 EXAMPLES = 3
@@ -23,47 +24,48 @@ class ViewCheck:
     """What the first batch looks like."""
 
     examples: list[tuple[str, str]]
-    masked: float
-    """Share of texts with a masked view."""
+    changed: float
+    """Share of texts with a view that differs from the text."""
     cosine: float
     """Mean cosine between the two views of a text, in training mode."""
 
     def __str__(self) -> str:
         pairs = "\n".join(f"    {left}\n    {right}\n" for left, right in self.examples)
         return (
-            f"augmented pairs:\n{pairs}  {100 * self.masked:.1f} % of the texts have a masked span; "
+            f"augmented pairs:\n{pairs}  {100 * self.changed:.1f} % of the texts have a changed view; "
             f"mean cosine between two views {self.cosine:.4f}"
         )
 
     def plain(self) -> dict[str, Any]:
         """For ``metrics.json``."""
-        return {"examples": self.examples, "masked_share": self.masked, "view_cosine": self.cosine}
+        return {"examples": self.examples, "masked_share": self.changed, "view_cosine": self.cosine}
 
 
 @torch.no_grad()
-def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, aug: AugConfig) -> ViewCheck:
-    """Encode both views of some texts of the first batch, as training will.
+def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Sequence[Perturbation]) -> ViewCheck:
+    """Encode the first two views of some texts of the first batch, as training will.
 
     Raises:
-        MirrorError: neither masking nor dropout nor given positives make the views differ.
+        MirrorError: neither the view maker nor a perturbation nor given positives make the views differ.
     """
     key = BatchKey(epoch=0, step=0)
     texts = pairs.texts(key)
-    left, right = pairs.views(key, texts)
-    views = [(left[k] or one, right[k] or other) for k, (one, other) in enumerate(texts[:SAMPLE])]
-    masked = sum(a is not None or b is not None for a, b in zip(left, right, strict=True)) / len(texts)
-    tokens = encoder.tokenize([a for a, _ in views] + [b for _, b in views], pairs.batch.max_tokens)
-    was_training = encoder.training
-    encoder.train()
-    vectors = encoder([block.to(encoder.device) for block in encoder.blocks(tokens)])  # (2S, D)
-    encoder.train(was_training)
+    drawn = pairs.draw(key, texts)
+    changed = sum(
+        any(view != pair[min(number, 1)] for number, view in enumerate(views))
+        for pair, views in zip(texts, zip(*drawn, strict=True), strict=True)
+    ) / len(texts)
+    left, right = (side[:SAMPLE] for side in drawn[:2])
+    tokens = encoder.layout.tokenize([*left, *right], pairs.batch.max_tokens)
+    with encoder.perturbed(perturbations):
+        vectors = encoder([block.to(encoder.device) for block in encoder.layout.blocks(tokens)])  # (2S, D)
     a, b = vectors.float().chunk(2)
     cosine = float(F.cosine_similarity(a, b).mean())
     if not cosine < SAME:
         raise MirrorError(
-            f"The two views of a text are the same (mean cosine {cosine:.6f}): aug.span_k={aug.span_k} masks "
-            f"{100 * masked:.0f} % of the texts, aug.dropout={aug.dropout} and aug.drophead={aug.drophead}. "
-            "Set aug.dropout=0.1 or aug=mirror."
+            f"The two views of a text are the same (mean cosine {cosine:.6f}): aug= changes {100 * changed:.0f} % of "
+            f"the texts ({pairs.views.describe()}), and no dropout or drophead makes their vectors differ. Set "
+            "aug.dropout=0.1 or aug=mirror."
         )
-    differing = [view for view in views if view[0] != view[1]]
-    return ViewCheck((differing or views)[:EXAMPLES], masked, cosine)
+    differing = [(a, b) for a, b in zip(left, right, strict=True) if a != b]
+    return ViewCheck((differing or list(zip(left, right, strict=True)))[:EXAMPLES], changed, cosine)

@@ -1,115 +1,108 @@
-"""What makes the two views of a text differ: span masking of the input, dropout and drophead inside the model."""
+"""What makes the views of a text differ before the network sees them. A view maker is chosen by ``aug=``.
+
+One of a user's own is one class, and ``_target_: my_package.MyViews`` in a file of the group ``aug``.
+"""
 
 import re
-from collections.abc import Callable
 from random import Random
 
-import torch
-from torch import Tensor, nn
-
-from mirror.config import AugConfig, SpanUnit
+from mirror.config import SpanUnit, check
+from mirror.data.texts import Pair
+from mirror.encoder.layout import Layout, Span
 from mirror.errors import MirrorError
 
-Span = tuple[int, int]
-"""Start and end of a unit within the raw string."""
+
+class Views:
+    """Makes the views of each text. Its settings are the arguments of its ``__init__``; where that also asks for
+    ``layout``, it is given the encoder's tokenizer and limits."""
+
+    count = 2
+    """Views of each text. View 0 shows the pair's left text, view 1 its right one."""
+
+    def __call__(self, pair: Pair, rng: Random) -> tuple[str, ...]:
+        """The views of a text, as strings.
+
+        Args:
+            pair: the text and its positive, which is the text itself unless the data gives another.
+            rng: whatever is drawn comes from it, so that a batch is the same whoever makes it.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """A line for the log and the model card."""
+        return type(self).__name__
 
 
-def mask_span(text: str, rng: Random, aug: AugConfig, mask_token: str, token_spans: Callable[[str], list[Span]]) -> str:
-    """Replace a random run of ``aug.span_k`` units of the raw string by the mask token (paper, section 2.1).
+class SpanMask(Views):
+    """One random side of each pair loses a random run of the raw string to the mask token (paper, section 2.1).
 
     Args:
-        text: the raw string.
-        rng: where the run starts is drawn from it; nothing is drawn where the text is left whole.
-        aug: length and unit of the span, and the quirks of the authors' code.
-        mask_token: the tokenizer's own.
-        token_spans: the tokens of a string as spans, for ``aug.unit=token``.
+        layout: of the encoder; its tokenizer has the mask token.
+        span_k: length of the run in ``unit``s; 0 leaves every text whole.
+        unit: what is counted; the paper masks characters.
+        min_chars: shorter texts are left whole (30 in the authors' code).
+        literal_mask: insert the string [MASK] whatever the mask token is. This and the following are quirks of the
+            authors' code, each a switch for ablations; see ``conf/aug/official.yaml``.
+        spaced_mask: put a space on either side of the mask.
+        first_match: mask the first occurrence of the drawn characters, not the drawn place.
+        spare_last: never mask the last unit.
 
-    Returns:
-        The masked string; the text itself where it is shorter than ``aug.min_chars`` or no longer than the span.
-    """
-    k = aug.span_k
-    if k == 0 or len(text) < aug.min_chars:
-        return text
-    spans: list[Span]
-    match aug.unit:
-        case SpanUnit.character:
-            spans = [(i, i + 1) for i in range(len(text))]
-        case SpanUnit.token:
-            spans = token_spans(text)
-        case SpanUnit.word:
-            spans = [match.span() for match in re.finditer(r"\S+", text)]
-    if len(spans) <= k:
-        return text
-    first = rng.randrange(len(spans) - k + (0 if aug.spare_last else 1))
-    start, end = spans[first][0], spans[first + k - 1][1]
-    if aug.first_match:
-        length, start = end - start, text.index(text[start:end])
-        end = start + length
-    mask = "[MASK]" if aug.literal_mask else mask_token
-    if aug.spaced_mask:
-        mask = f" {mask} "
-    return text[:start] + mask + text[end:]
-
-
-def set_dropout(backbone: nn.Module, rate: float) -> None:
-    """Set every dropout inside a backbone: modules, and the rates that attention code reads from attributes."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, rate)
-
-
-ATTENTION_OUTPUT = re.compile(
-    r"(attention\.output\.dense"  # BERT, RoBERTa, XLM-R, ELECTRA, ERNIE, DeBERTa
-    r"|attention\.out_lin"  # DistilBERT
-    r"|attention\.dense"  # ALBERT
-    r"|attn\.o"  # MPNet
-    r"|attn\.Wo)$"  # ModernBERT
-)
-"""The linear layer that mixes the heads' outputs: its input is the heads, side by side."""
-
-
-class DropHead:
-    """Drops whole attention heads during training (Zhou et al. 2020; the paper's section 2.2).
-
-    Each text draws its own heads in each layer, packed with others in a row or not, so that the two views of a
-    text differ. The kept heads are scaled by heads / kept. At least one head is always kept: the one that drew the
-    largest number, so that the scale is finite.
+    Raises:
+        MirrorError: a setting is out of range, or the tokenizer has no mask token.
     """
 
-    def __init__(self, backbone: nn.Module, rate: float) -> None:
-        """Attach to every attention layer of ``backbone``.
+    def __init__(
+        self,
+        layout: Layout,
+        span_k: int = 5,
+        unit: SpanUnit = SpanUnit.character,
+        min_chars: int = 30,
+        literal_mask: bool = False,
+        spaced_mask: bool = False,
+        first_match: bool = False,
+        spare_last: bool = False,
+    ) -> None:
+        check(0 <= span_k <= 1000, "aug.span_k", span_k, "from 0 (off) to 1000")
+        check(min_chars >= 0, "aug.min_chars", min_chars, "0 or more")
+        if span_k and layout.tokenizer.mask_token is None and not literal_mask:
+            raise MirrorError(f"aug.span_k={span_k}: the tokenizer of {layout.name} has no mask token; set aug=none.")
+        self.layout, self.span_k, self.unit, self.min_chars = layout, span_k, unit, min_chars
+        self.first_match, self.spare_last = first_match, spare_last
+        mask = "[MASK]" if literal_mask else layout.tokenizer.mask_token or ""
+        self.mask = f" {mask} " if spaced_mask else mask
 
-        Raises:
-            MirrorError: the backbone has no attention layer of a known form.
-        """
-        self.rate = rate
-        self.text_index: Tensor | None = None  # (R, W), set before each forward pass, and so is the number of its texts
-        self.texts = 0
-        self.heads: int = getattr(getattr(backbone, "config", None), "num_attention_heads", 0)
-        layers = [layer for name, layer in backbone.named_modules() if ATTENTION_OUTPUT.search(name)]
-        if not layers or not self.heads:
-            raise MirrorError(
-                f"aug.drophead={rate} does not work with {type(backbone).__name__}: its attention layers are not "
-                "known; set aug.drophead=0 and use aug.dropout."
-            )
-        self.handles = [layer.register_forward_pre_hook(self._drop) for layer in layers]
+    def __call__(self, pair: Pair, rng: Random) -> tuple[str, ...]:
+        """The pair with one side masked."""
+        side = rng.randrange(2)
+        masked = self.masked(pair[side], rng)
+        return (masked, pair[1]) if side == 0 else (pair[0], masked)
 
-    def _drop(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if not layer.training or self.rate == 0:
-            return None
-        assert self.text_index is not None
-        heads_in = inputs[0]  # (R, W, H * D)
-        draw = torch.rand(self.texts + 1, self.heads, device=heads_in.device)  # one row is padding's
-        keep = (draw >= self.rate) | (draw == draw.amax(dim=1, keepdim=True))
-        scale = keep * (self.heads / keep.sum(dim=1, keepdim=True))  # (B + 1, H)
-        per_token = scale.to(heads_in.dtype)[self.text_index]  # (R, W, H); padding, -1, takes the last row
-        split = heads_in.unflatten(-1, (self.heads, -1)) * per_token.unsqueeze(-1)  # (R, W, H, D)
-        return (split.flatten(-2), *inputs[1:])
+    def masked(self, text: str, rng: Random) -> str:
+        """The text with a run masked; itself where it is shorter than ``min_chars`` or no longer than the run."""
+        k = self.span_k
+        if k == 0 or len(text) < self.min_chars:
+            return text
+        spans = self._units(text)
+        if len(spans) <= k:
+            return text
+        first = rng.randrange(len(spans) - k + (0 if self.spare_last else 1))
+        start, end = spans[first][0], spans[first + k - 1][1]
+        if self.first_match:
+            length, start = end - start, text.index(text[start:end])
+            end = start + length
+        return text[:start] + self.mask + text[end:]
 
-    def remove(self) -> None:
-        """Detach from the backbone."""
-        for handle in self.handles:
-            handle.remove()
+    def _units(self, text: str) -> list[Span]:
+        match self.unit:
+            case SpanUnit.character:
+                return [(i, i + 1) for i in range(len(text))]
+            case SpanUnit.token:
+                return self.layout.token_spans(text)
+            case SpanUnit.word:
+                return [match.span() for match in re.finditer(r"\S+", text)]
+
+    def describe(self) -> str:
+        """What is masked."""
+        if self.span_k == 0:
+            return "no input augmentation"
+        return f"{self.span_k} {self.unit.value}s masked in one of the views"

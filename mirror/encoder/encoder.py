@@ -3,9 +3,9 @@
 One class for training, evaluation and users, so that what is measured is what was trained and what is saved.
 """
 
-import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mirror.config import Pooling
-from mirror.data.views import DropHead, Span
-from mirror.encoder.backbone import load_backbone, longest_text, positions, quiet
-from mirror.encoder.export import PoolingFiles, read_pooling, write_pooling, write_whole
-from mirror.encoder.packing import BUCKET, ROW, TokenBlock, Tokens, pack, pad, row_width, select
-from mirror.encoder.pooling import LAYERED, pool
+from mirror.encoder.backbone import load_backbone, longest_text
+from mirror.encoder.export import read_folder, save_encoder
+from mirror.encoder.layout import Layout
+from mirror.encoder.packing import TokenBlock, select
+from mirror.encoder.perturb import Perturbation
+from mirror.encoder.pooling import Normalize, TextPooling, make_pooling
 from mirror.errors import MirrorError
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,9 @@ MAX_TOKENS = 512
 """Longest text read where the model would take more: sentence encoders seldom see more."""
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65_536}
 """Tokens encoded at a time, by device: a CPU is fastest while they stay in its caches, a GPU wants to be filled."""
-PROBE_TOLERANCE = 1e-4
-"""Largest difference between packed and padded vectors, relative to their size, that passes for rounding.
-Texts that see each other differ by about 1."""
+
+PoolingChoice = Pooling | str | Mapping[str, Any]
+"""A name, or a part: ``_target_`` and its settings."""
 
 
 class MirrorEncoder(nn.Module):
@@ -44,7 +45,6 @@ class MirrorEncoder(nn.Module):
         tokenizer: its tokenizer.
         pooling: how token vectors become a text's vector.
         max_tokens: longer texts are cut; None is what the model takes, ``MAX_TOKENS`` at most.
-        normalize: scale the vectors to length 1, as some encoders of others ask for.
         pad_to: pad every text to so many tokens (only for ``Pooling.mean_padded``).
         name: what the encoder is called in tables and on its model card.
     """
@@ -53,23 +53,21 @@ class MirrorEncoder(nn.Module):
         self,
         backbone: Any,
         tokenizer: Any,
-        pooling: Pooling = Pooling.cls,
+        pooling: PoolingChoice | TextPooling = Pooling.cls,
         *,
         max_tokens: int | None = None,
-        normalize: bool = False,
         pad_to: int | None = None,
         name: str = "",
     ) -> None:
         super().__init__()
-        self.backbone, self.tokenizer, self.pooling = backbone, tokenizer, pooling
-        self.normalize, self.pad_to, self.name = normalize, pad_to, name
-        self.saved_pooling: Pooling | None = None
-        """What the folder it was loaded from says; None for a plain model."""
-        self.max_tokens = min(max_tokens or MAX_TOKENS, longest_text(backbone, tokenizer))
-        self.dimension: int = backbone.config.hidden_size
-        self.drophead: DropHead | None = None
-        self.packing = True
-        self._first_positions: dict[int, int | None] = {}
+        self.backbone, self.tokenizer, self.name = backbone, tokenizer, name
+        limit = min(max_tokens or MAX_TOKENS, longest_text(backbone, tokenizer))
+        self.layout = Layout(backbone, tokenizer, limit, name, pad_to)
+        self.pooling = pooling if isinstance(pooling, TextPooling) else self.make_pooling(pooling)
+        self.saved_pooling: str | None = None
+        """The name of the pooling that it was saved with; None for a plain model."""
+        self.block: TokenBlock | None = None
+        """What is encoded at the moment."""
         # The pooler is not part of the encoder; it stays so that the folder loads without a warning.
         pooler = getattr(backbone, "pooler", None)
         if isinstance(pooler, nn.Module):
@@ -80,7 +78,7 @@ class MirrorEncoder(nn.Module):
     def load(
         cls,
         path: str | Path,
-        pooling: Pooling | str | None = None,
+        pooling: PoolingChoice | TextPooling | None = None,
         *,
         max_tokens: int | None = None,
         setting: str = "path",
@@ -98,31 +96,28 @@ class MirrorEncoder(nn.Module):
         """
         name = str(path)
         local, backbone, tokenizer = load_backbone(name, setting)
-        saved = read_pooling(local) if local else None
-        if pooling is not None:
-            pooling = Pooling(pooling)
-            if saved and saved.pooling is not pooling:
-                log.warning(
-                    "%s was saved with %s pooling and is pooled by %s.",
-                    name,
-                    saved.pooling.value,
-                    pooling.value,
-                )
-        files = PoolingFiles(pooling or (saved.pooling if saved else Pooling.cls))
-        if saved:
-            files.max_tokens, files.normalize, files.pad_to = saved.max_tokens, saved.normalize, saved.pad_to
-        if files.pooling is not Pooling.mean_padded:
-            files.pad_to = None
+        saved = read_folder(local, backbone.config) if local else None
         encoder = cls(
             backbone,
             tokenizer,
-            files.pooling,
-            max_tokens=max_tokens or files.max_tokens,
-            normalize=files.normalize,
-            pad_to=files.pad_to,
+            saved.pooling if saved else Pooling.cls,
+            max_tokens=max_tokens or (saved.max_tokens if saved else None),
+            pad_to=saved.pad_to if saved else None,
             name=name,
         )
-        encoder.saved_pooling = saved.pooling if saved else None
+        if saved:
+            encoder.saved_pooling = saved.pooling.name
+        if pooling is not None:
+            normalize = any(isinstance(stage, Normalize) for stage in encoder.pooling.stages)
+            if not isinstance(pooling, TextPooling):
+                pooling = encoder.make_pooling(pooling, normalize=normalize)
+            encoder.pooling = pooling
+            if encoder.pooling.name != Pooling.mean_padded.value:
+                encoder.layout.pad_to = None
+            if saved and saved.pooling.name != encoder.pooling.name:
+                log.warning(
+                    "%s was saved with %s pooling and is pooled by %s.", name, saved.pooling.name, encoder.pooling.name
+                )
         return encoder
 
     @property
@@ -130,64 +125,66 @@ class MirrorEncoder(nn.Module):
         """Where the weights are."""
         return next(self.backbone.parameters()).device  # type: ignore[no-any-return]
 
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None = None) -> Tokens:
-        """Token ids of the texts, special tokens included, without padding."""
-        limit = min(max_tokens or self.max_tokens, self.max_tokens)
-        encoded = self.tokenizer(
-            list(texts), truncation=True, max_length=limit, padding=False, return_attention_mask=False
+    @property
+    def dimension(self) -> int:
+        """Size D of the vectors."""
+        return self.pooling.dimension
+
+    @property
+    def max_tokens(self) -> int:
+        """Longer texts are cut."""
+        return self.layout.max_tokens
+
+    def make_pooling(self, choice: PoolingChoice, *, normalize: bool = False) -> TextPooling:
+        """A pooling for this encoder's backbone; see ``mirror.encoder.pooling.make_pooling``."""
+        config = self.backbone.config
+        return make_pooling(
+            choice,
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            cls_last=self.layout.cls_last,
+            normalize=normalize,
         )
-        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
-    def token_spans(self, text: str) -> list[Span]:
-        """The tokens of a string as spans of characters, special tokens left out.
+    def replace_backbone(self, backbone: Any) -> None:
+        """Take another backbone of the same architecture, on the device of the old one or not."""
+        self.backbone = self.layout.backbone = backbone
 
-        Raises:
-            MirrorError: the tokenizer is written in Python and does not know where its tokens stand.
-        """
-        if not self.tokenizer.is_fast:
-            raise MirrorError(
-                f"aug.unit=token needs a fast tokenizer, which {self.name} does not have: use aug.unit=word."
-            )
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [(start, end) for start, end in encoded["offset_mapping"] if end > start]
-
-    def blocks(self, tokens: Tokens) -> list[TokenBlock]:
-        """Lay tokens into rows: packed where the backbone keeps packed texts apart, else padded by length."""
-        width = row_width(max(len(ids) for ids in tokens["input_ids"]))
-        first_position = self.first_position(width) if self.packing and self.pad_to is None else None
-        if first_position is None:
-            return self._padded(tokens)
-        pad_id, cls_id = self.tokenizer.pad_token_id, self._cls_id()
-        return pack(tokens, pad_id=pad_id, cls_id=cls_id, width=width, first_position=first_position)
-
-    def _padded(self, tokens: Tokens, bucket: int = BUCKET) -> list[TokenBlock]:
-        pad_id, cls_id = self.tokenizer.pad_token_id, self._cls_id()
-        return pad(tokens, pad_id=pad_id, cls_id=cls_id, width=self.pad_to, bucket=bucket)
-
-    def inputs(self, block: TokenBlock) -> dict[str, Any]:
-        """What the backbone is called with: token ids, and an attention mask that keeps the texts apart."""
-        arguments: dict[str, Any] = dict(block.inputs)
-        if block.packed:
-            arguments["attention_mask"] = block.additive_mask(self.backbone.dtype)
-            arguments["position_ids"] = block.position
-        else:
-            arguments["attention_mask"] = (block.text_index >= 0).long()
-        return arguments
+    @contextmanager
+    def perturbed(self, perturbations: Sequence[Perturbation]) -> Iterator[None]:
+        """In training mode, with the perturbations attached; afterwards in evaluation mode, without them."""
+        attached: list[Perturbation] = []
+        try:
+            for perturbation in perturbations:
+                perturbation.attach(self)
+                attached.append(perturbation)
+            self.train()
+            yield
+        finally:
+            for perturbation in reversed(attached):
+                perturbation.detach()
+            self.eval()
 
     def forward(self, blocks: Sequence[TokenBlock]) -> Tensor:
         """Vectors of the texts in their order in the batch, (N, D)."""
         return self._pooled(blocks, [self.pooling])[0]
 
-    def _pooled(self, blocks: Sequence[TokenBlock], poolings: Sequence[Pooling]) -> Tensor:
-        """The texts' vectors by each pooling, (P, N, D), from one pass through the backbone."""
-        layered = any(pooling in LAYERED for pooling in poolings)
-        parts = []
+    def _pooled(self, blocks: Sequence[TokenBlock], poolings: Sequence[TextPooling]) -> list[Tensor]:
+        """The texts' vectors by each pooling, (N, D) each, from one pass through the backbone."""
+        layered = any(pooling.layered for pooling in poolings)
+        parts: list[list[Tensor]] = [[] for _ in poolings]
         for block in blocks:
             states = self._states(block, layered=layered)
-            parts.append(torch.stack([pool(states, block, pooling) for pooling in poolings]))  # (P, B, D)
-        order = torch.cat([block.texts for block in blocks])
-        vectors = torch.cat(parts, dim=1)[:, order.argsort()]
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+            for part, pooling in zip(parts, poolings, strict=True):
+                part.append(pooling(states, block))  # (B, D)
+        order = torch.cat([block.texts for block in blocks]).argsort()
+        return [torch.cat(part)[order] for part in parts]
+
+    def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
+        """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
+        self.block = block
+        output = self.backbone(**self.layout.inputs(block), output_hidden_states=layered, return_dict=True)
+        return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
 
     def encode(
         self, texts: str | Sequence[str], *, batch_tokens: int | None = None, progress: bool = False
@@ -203,23 +200,23 @@ class MirrorEncoder(nn.Module):
         if isinstance(texts, str):
             vector: NDArray[np.float32] = self.encode([texts], batch_tokens=batch_tokens)[0]
             return vector
-        return self.encode_by(texts, [self.pooling], batch_tokens=batch_tokens, progress=progress)[self.pooling]
+        return self.encode_by(texts, [self.pooling], batch_tokens=batch_tokens, progress=progress)[0]
 
     def encode_by(
         self,
         texts: Sequence[str],
-        poolings: Sequence[Pooling],
+        poolings: Sequence[TextPooling],
         *,
         batch_tokens: int | None = None,
         progress: bool = False,
-    ) -> dict[Pooling, NDArray[np.float32]]:
+    ) -> list[NDArray[np.float32]]:
         """As ``encode``, by several poolings, for the price of one pass through the backbone."""
         wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
         if wrong is not None:
             raise MirrorError(f"texts[{wrong}] is not a string: {texts[wrong]!r:.80}")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
-        vectors = np.empty((len(poolings), len(texts), self.dimension), dtype=np.float32)
-        tokens = self.tokenize(texts) if texts else {"input_ids": []}
+        vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
+        tokens = self.layout.tokenize(texts) if texts else {"input_ids": []}
         lengths = np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")  # longest first: the bar's guess errs on the safe side
         was_training = self.training
@@ -228,15 +225,16 @@ class MirrorEncoder(nn.Module):
         with torch.inference_mode(), bar:
             start = 0
             while start < len(order):
-                count = max(1, budget // (self.pad_to or int(lengths[order[start]])))
+                count = max(1, budget // (self.layout.pad_to or int(lengths[order[start]])))
                 chosen = order[start : start + count]
-                blocks = self._padded(select(tokens, chosen.tolist()), bucket=count)
-                pooled = self._pooled([block.to(self.device) for block in blocks], poolings)  # (P, count, D)
-                vectors[:, chosen] = pooled.float().cpu().numpy()
+                blocks = self.layout.padded(select(tokens, chosen.tolist()), bucket=count)
+                pooled = self._pooled([block.to(self.device) for block in blocks], poolings)  # (count, D) each
+                for rows, found in zip(vectors, pooled, strict=True):
+                    rows[chosen] = found.float().cpu().numpy()
                 bar.update(len(chosen))
                 start += count
         self.train(was_training)
-        return dict(zip(poolings, vectors, strict=True))
+        return vectors
 
     def similarity(
         self, a: str | Sequence[str] | NDArray[np.float32], b: str | Sequence[str] | NDArray[np.float32]
@@ -262,95 +260,4 @@ class MirrorEncoder(nn.Module):
         Raises:
             MirrorError: the folder exists or cannot be written; nothing is left behind.
         """
-
-        def write(partial: Path) -> None:
-            # sentence-transformers averages layers only if the configuration asks the backbone for them.
-            self.backbone.config.output_hidden_states = self.pooling in LAYERED
-            with quiet():
-                self.backbone.save_pretrained(partial)
-                self.tokenizer.save_pretrained(partial)
-            files = PoolingFiles(
-                self.pooling,
-                self.max_tokens,
-                self.normalize,
-                self.pad_to if self.pooling is Pooling.mean_padded else None,
-            )
-            write_pooling(
-                partial,
-                files,
-                dimension=self.dimension,
-                layers=self.backbone.config.num_hidden_layers,
-                cls_last=self._cls_last(),
-            )
-            for name, content in beside.items():
-                (partial / name).write_text(content, encoding="utf-8")
-
-        write_whole(Path(folder), write)
-
-    def settle(self, longest: int) -> None:
-        """Find out now how texts of up to ``longest`` tokens are laid out: worker processes are forks, in which the
-        backbone's threads would hang."""
-        if self.packing and self.pad_to is None:
-            for width in range(ROW, row_width(longest) + 1, ROW):
-                self.first_position(width)
-
-    def first_position(self, width: int) -> int | None:
-        """First position id of a text in a packed row of ``width`` tokens; None if this backbone cannot pack.
-
-        Found by trying: some backbones ignore a block-diagonal mask, or have no position ids, and would mix the
-        texts of a row silently. A few random texts are encoded packed and padded, and the vectors compared. The
-        first position is 0 in most models and follows the padding index in RoBERTa's family.
-        """
-        if width not in self._first_positions:
-            self._first_positions[width] = self._probe(width)
-            if self._first_positions[width] is None:
-                log.info("%s cannot pack rows of %d tokens: texts are padded, sorted by length.", self.name, width)
-        return self._first_positions[width]
-
-    @torch.no_grad()
-    def _probe(self, width: int) -> int | None:
-        if "position_ids" not in inspect.signature(self.backbone.forward).parameters:
-            return None
-        if width > positions(self.backbone, self.tokenizer.pad_token_id):  # of BERT, even the width counts
-            return None
-        generator = torch.Generator().manual_seed(0)
-        sample = self.tokenize(["a"])
-        tokens: Tokens = {name: [] for name in sample}
-        for length in (width // 2, width // 4, width - width // 2 - width // 4, width):
-            ids = torch.randint(self.backbone.config.vocab_size, (length,), generator=generator)
-            ids[ids == self.tokenizer.pad_token_id] = sample["input_ids"][0][0]
-            tokens["input_ids"].append(ids.tolist())
-            if "token_type_ids" in tokens:
-                tokens["token_type_ids"].append([0] * length)
-        ids_of = {"pad_id": self.tokenizer.pad_token_id, "cls_id": None}
-        was_training = self.training
-        self.eval()
-        try:
-            expected = self([block.to(self.device) for block in pad(tokens, **ids_of)])
-            for first in (0, self.tokenizer.pad_token_id + 1):
-                try:
-                    blocks = pack(tokens, **ids_of, width=width, first_position=first)
-                    packed = self([block.to(self.device) for block in blocks])
-                except Exception:  # whatever a backbone says to inputs that it was not made for (XLM: AssertionError)
-                    continue
-                if (packed - expected).norm() <= PROBE_TOLERANCE * expected.norm():
-                    return first
-            return None
-        finally:
-            self.train(was_training)
-
-    def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
-        """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
-        if self.drophead is not None:
-            self.drophead.text_index, self.drophead.texts = block.text_index, len(block.texts)
-        output = self.backbone(**self.inputs(block), output_hidden_states=layered, return_dict=True)
-        return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
-
-    def _cls_id(self) -> int | None:
-        """The CLS token's id; None where it tells nothing: XLM's closes each text, whose first token is its CLS."""
-        tokenizer = self.tokenizer
-        return None if tokenizer.cls_token_id == tokenizer.sep_token_id else tokenizer.cls_token_id
-
-    def _cls_last(self) -> bool:
-        ids = self.tokenize(["a"])["input_ids"][0]
-        return bool(ids[-1] == self._cls_id())
+        save_encoder(Path(folder), self.backbone, self.tokenizer, self.pooling, self.layout, beside)

@@ -4,128 +4,123 @@ The pooling is stored once, in the files that sentence-transformers reads, and r
 encoder cannot be pooled in another way by accident.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-
 from mirror.config import Pooling
-from mirror.encoder.pooling import LAYERED, layer_weights
+from mirror.encoder.backbone import quiet
+from mirror.encoder.layout import Layout
+from mirror.encoder.pooling import STAGES, Stage, TextPooling, TokenPooling, read_json, stage_name, write_json
 from mirror.errors import MirrorError
 
-_MODE = {Pooling.cls: "cls", Pooling.mean: "mean", Pooling.max: "max"}
+MODULES = "modules.json"
+THEIRS = "sentence_transformers.models."
 _MIRROR_FILE = "config_mirror.json"
 """What sentence-transformers has no place for: fixed padding."""
 
 
 @dataclass
-class PoolingFiles:
+class Saved:
     """What the files beside the weights say of how texts become vectors."""
 
-    pooling: Pooling
+    pooling: TextPooling
     max_tokens: int | None = None
-    normalize: bool = False
     pad_to: int | None = None
 
 
-def write_pooling(folder: Path, files: PoolingFiles, *, dimension: int, layers: int, cls_last: bool) -> None:
+def save_encoder(
+    folder: Path, backbone: Any, tokenizer: Any, pooling: TextPooling, layout: Layout, beside: Mapping[str, str]
+) -> None:
+    """See ``MirrorEncoder.save``."""
+
+    def write(partial: Path) -> None:
+        # sentence-transformers averages layers only if the configuration asks the backbone for them.
+        backbone.config.output_hidden_states = pooling.layered
+        with quiet():
+            backbone.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        write_pooling(partial, pooling, max_tokens=layout.max_tokens, pad_to=layout.pad_to)
+        for name, content in beside.items():
+            (partial / name).write_text(content, encoding="utf-8")
+
+    write_whole(folder, write)
+
+
+def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None, pad_to: int | None) -> None:
     """Write the files by which ``SentenceTransformer(folder)`` pools as this encoder does.
 
     Args:
         folder: where the backbone and the tokenizer are saved.
-        files: what to write.
-        dimension: size of the vectors.
-        layers: layers of the backbone.
-        cls_last: the CLS token ends the text (XLNet), which sentence-transformers calls ``lasttoken``.
+        pooling: of the encoder.
+        max_tokens: longer texts are cut.
+        pad_to: fixed padding.
     """
-    steps: list[tuple[str, str, dict[str, Any]]] = []
-    if files.pooling in LAYERED:
-        settings = {"embedding_dimension": dimension, "layer_start": 1, "num_hidden_layers": layers}
-        steps.append(("WeightedLayerPooling", "1_WeightedLayerPooling", settings))
-        (folder / "1_WeightedLayerPooling").mkdir()
-        weights = torch.tensor(layer_weights(files.pooling, layers))
-        save_file({"layer_weights": weights}, folder / "1_WeightedLayerPooling" / "model.safetensors")
-    mode = _MODE.get(files.pooling, "mean")
-    if mode == "cls" and cls_last:
-        mode = "lasttoken"
-    name = f"{len(steps) + 1}_Pooling"
-    pooling_settings = {"word_embedding_dimension": dimension}
-    pooling_settings |= {f"pooling_mode_{key}": key == _LEGACY[mode] for key in _LEGACY.values()}
-    steps.append(("Pooling", name, pooling_settings))
-    if files.normalize:
-        steps.append(("Normalize", f"{len(steps) + 1}_Normalize", {}))
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    for index, (kind, path, settings) in enumerate(steps, start=1):
-        (folder / path).mkdir(exist_ok=True)
-        _write(folder / path / "config.json", settings)
-        modules.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"})
-    _write(folder / "modules.json", modules)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": files.max_tokens, "do_lower_case": False})
-    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
-    if files.pad_to is not None:
-        _write(folder / _MIRROR_FILE, {"pooling": files.pooling.value, "pad_to": files.pad_to})
+    modules = [{"idx": 0, "name": "0", "path": "", "type": f"{THEIRS}Transformer"}]
+    theirs = {kind: name for name, kind in STAGES.items()}
+    stages: list[Any] = list(pooling.stages)
+    for number, stage in enumerate(stages, start=1):
+        kind = type(stage)
+        path = f"{number}_{theirs.get(kind, kind.__name__)}"
+        (folder / path).mkdir()
+        stage.save(folder / path)
+        full = THEIRS + theirs[kind] if kind in theirs else f"{kind.__module__}.{kind.__qualname__}"
+        modules.append({"idx": number, "name": str(number), "path": path, "type": full})
+    write_json(folder / MODULES, modules)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    if pooling.name == Pooling.mean_padded.value and pad_to is not None:
+        write_json(folder / _MIRROR_FILE, {"pooling": pooling.name, "pad_to": pad_to})
 
 
-_LEGACY = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
-"""The names that every release of sentence-transformers reads."""
-
-
-def read_pooling(folder: Path) -> PoolingFiles | None:
+def read_folder(folder: Path, config: Any) -> Saved | None:
     """What a folder says of its pooling; None for a plain model.
 
+    Args:
+        folder: of the encoder.
+        config: of its backbone.
+
     Raises:
-        MirrorError: it has a module that only sentence-transformers can run, such as a dense layer.
+        MirrorError: it has a module that mirror cannot run, or a file is damaged.
     """
     if (folder / _MIRROR_FILE).exists():
-        own = _read(folder / _MIRROR_FILE)
-        return PoolingFiles(Pooling(own["pooling"]), own["pad_to"], pad_to=own["pad_to"])
-    if not (folder / "modules.json").exists():
+        own = read_json(folder / _MIRROR_FILE)
+        stage = TokenPooling(own["pooling"])
+        return Saved(TextPooling([stage], stage.mode, config.hidden_size), own["pad_to"], own["pad_to"])
+    if not (folder / MODULES).exists():
         return None
-    pooling, normalize = Pooling.mean, False
-    layered: Pooling | None = None
-    for module in _read(folder / "modules.json"):
-        kind, settings_file = module["type"].rsplit(".", 1)[-1], folder / module["path"] / "config.json"
-        if kind == "WeightedLayerPooling":
-            layered = _read_layered(folder / module["path"], _read(settings_file))
-        elif kind == "Pooling":
-            pooling = _read_mode(folder, _read(settings_file))
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise MirrorError(f"{folder} has a {kind} module, which mirror does not run: use sentence-transformers.")
+    stages: list[Stage] = []
+    for module in read_json(folder / MODULES):
+        name = module["type"].rpartition(".")[2]
+        if name != "Transformer":
+            stages.append(_stage_class(folder, module["type"]).load(folder / module["path"]))
+    if not stages:  # what sentence-transformers does where nothing is said
+        stages = [TokenPooling("mean")]
+    pooling = TextPooling(stages, stage_name(stages, config.num_hidden_layers), config.hidden_size)
     limits = folder / "sentence_bert_config.json"
-    max_tokens = _read(limits).get("max_seq_length") if limits.exists() else None
-    return PoolingFiles(layered or pooling, max_tokens, normalize)
+    return Saved(pooling, read_json(limits).get("max_seq_length") if limits.exists() else None)
 
 
-def _read_mode(folder: Path, settings: dict[str, Any]) -> Pooling:
-    mode = settings.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else list(mode or [])
-    if mode is None:
-        modes = [key.removeprefix("pooling_mode_") for key, on in settings.items() if on is True and "mode" in key]
-    known = {
-        "cls": Pooling.cls, "cls_token": Pooling.cls, "lasttoken": Pooling.cls,
-        "mean": Pooling.mean, "mean_tokens": Pooling.mean, "max": Pooling.max, "max_tokens": Pooling.max,
-    }  # fmt: skip
-    if len(modes) != 1 or modes[0] not in known:
-        raise MirrorError(f"{folder} pools by {modes}, which mirror does not run: use sentence-transformers.")
-    return known[modes[0]]
-
-
-def _read_layered(folder: Path, settings: dict[str, Any]) -> Pooling:
-    from safetensors.torch import load_file
-
-    weights = load_file(folder / "model.safetensors")["layer_weights"].tolist()
-    for pooling in LAYERED:
-        if settings["layer_start"] == 1 and weights == layer_weights(pooling, len(weights)):
-            return pooling
-    raise MirrorError(f"{folder} weighs the layers in a way that mirror does not run: use sentence-transformers.")
+def _stage_class(folder: Path, full: str) -> type[Stage]:
+    """The class behind a line of ``modules.json``: one of ours, or one of an installed package that is a ``Stage``."""
+    module, _, name = full.rpartition(".")
+    if module.split(".")[0] == "sentence_transformers":
+        if name in STAGES:
+            return STAGES[name]
+    else:
+        try:
+            found = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise MirrorError(
+                f"{folder} pools by {full}, which cannot be imported ({error}): install its package."
+            ) from error
+        if isinstance(found, type) and issubclass(found, Stage):
+            return found
+    raise MirrorError(f"{folder} has a {name} module, which mirror does not run: use sentence-transformers.")
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
@@ -156,14 +151,3 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MirrorError(f"{path} is missing or damaged ({error}): save the encoder again.") from error

@@ -42,13 +42,14 @@ class TokenBlock:
 
     def to(self, device: torch.device) -> "TokenBlock":
         """The same block on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "TokenBlock":
         """The same block where a GPU fetches it without the program waiting; called by torch's data loader."""
-        return self._each(Tensor.pin_memory)
+        return self.each(Tensor.pin_memory)
 
-    def _each(self, move: Callable[[Tensor], Tensor]) -> "TokenBlock":
+    def each(self, move: Callable[[Tensor], Tensor]) -> "TokenBlock":
+        """The same block, each tensor moved."""
         return TokenBlock(
             inputs={name: move(tensor) for name, tensor in self.inputs.items()},
             text_index=move(self.text_index),

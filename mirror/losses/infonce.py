@@ -1,48 +1,74 @@
-"""InfoNCE over mirrored batches, and the gathering of vectors across devices."""
-
-from typing import Any, NamedTuple
+"""InfoNCE over mirrored batches: each text's twin against the other vectors of the batch (paper, equation 1)."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mirror.config import LossForm
+from mirror.config import LossForm, check
+from mirror.data.batches import MirroredBatch
+from mirror.losses.base import Components, Loss
+from mirror.losses.embedder import Embedder
+from mirror.losses.gather import gather, world_size
 
 ENTRIES = 2**20
 """Of the similarity matrix, made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
 several GB. Batches of up to 512 texts are made as a whole."""
 
 
-class Gathered(NamedTuple):
-    """Vectors and text numbers of all devices; M over all devices."""
+class InfoNCE(Loss):
+    """InfoNCE over the 2N views of a batch.
 
-    vectors: Tensor  # (2M, D): all left views, then all right views
-    texts: Tensor  # (2M,)
-    first: int
-    """Place of this device's first left view."""
+    Args:
+        temperature: divides the cosine similarities.
+        form: with the positive in the denominator (NT-Xent, Chen et al. 2020; the authors' code) or without it
+            (decoupled, Yeh et al. 2022; the formula as the paper prints it).
+        mask_duplicates: texts that stand twice in a batch are not negatives of each other.
+
+    Raises:
+        MirrorError: the temperature is out of range.
+    """
+
+    def __init__(
+        self, temperature: float = 0.04, form: LossForm = LossForm.nt_xent, mask_duplicates: bool = True
+    ) -> None:
+        super().__init__()
+        check(0 < temperature <= 100, "loss.temperature", temperature, "above 0 and at most 100")
+        self.temperature, self.form, self.mask_duplicates = temperature, form, mask_duplicates
+
+    def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
+        """One component, the loss."""
+        vectors = embed(batch)  # (2, N, D)
+        loss = info_nce(vectors, batch.text_ids, self.temperature, form=self.form, mask_duplicates=self.mask_duplicates)
+        return {"loss": loss}
+
+    def negatives(self, texts: int) -> int:
+        """All vectors but one's own and one's twin."""
+        return 2 * texts - 2
+
+    def describe(self) -> str:
+        """Form and temperature."""
+        return f"InfoNCE ({self.form.value}), temperature {self.temperature}"
 
 
 def info_nce(
     vectors: Tensor,
-    texts: Tensor,
+    text_ids: Tensor,
     temperature: float,
     *,
     form: LossForm = LossForm.nt_xent,
     mask_duplicates: bool = False,
 ) -> Tensor:
-    """InfoNCE over 2N vectors (paper, equation 1): each text's twin against the other 2N - 2 vectors.
+    """InfoNCE over 2N vectors: each text's twin against the other 2N - 2 vectors.
 
     Under ``torch.distributed`` the negatives are those of all devices, and the mean of the devices' gradients is
     the gradient of one process with the whole batch: each device scores its own rows against everyone's columns.
 
     Args:
-        vectors: (2N, D), left views first, then the right views in the same order; any length, any dtype.
-        texts: (2N,), equal numbers for equal texts.
+        vectors: (2, N, D), of the two views; any length, any dtype.
+        text_ids: (2, N), equal numbers for equal texts.
         temperature: divides the cosine similarities.
-        form: with the positive in the denominator (NT-Xent, Chen et al. 2020; the authors' code) or without it
-            (decoupled, Yeh et al. 2022; the formula as the paper prints it).
+        form: with the positive in the denominator or without it; see ``InfoNCE``.
         mask_duplicates: leave out of a row's negatives all that equal its own text or its positive.
 
     Returns:
@@ -50,10 +76,10 @@ def info_nce(
         and made again for the gradient: memory is linear in N.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        rows = F.normalize(vectors.float(), dim=-1)  # (2N, D)
-        n = len(rows) // 2
-        columns, column_texts, first = _gather(rows, texts)
-        total = len(columns) // 2
+        unit = F.normalize(vectors.float(), dim=-1)  # (2, N, D)
+        everyone, ids, first = gather(unit, text_ids)  # (2, M, D), (2, M)
+        rows, columns, column_ids = unit.flatten(0, 1), everyone.flatten(0, 1), ids.flatten()
+        n, total = unit.shape[1], everyone.shape[1]
         own = torch.arange(first, first + n, device=rows.device)
         own = torch.cat([own, own + total])  # (2N,): each row's place among the columns
         twin = (own + total) % (2 * total)
@@ -63,8 +89,8 @@ def info_nce(
             positive = logits.gather(1, twin[:, None])  # (R, 1)
             excluded = torch.zeros_like(logits, dtype=torch.bool)
             if mask_duplicates:
-                alike = (column_texts[own][:, None], column_texts[twin][:, None])
-                excluded = (column_texts[None] == alike[0]) | (column_texts[None] == alike[1])
+                alike = (column_ids[own][:, None], column_ids[twin][:, None])
+                excluded = (column_ids[None] == alike[0]) | (column_ids[None] == alike[1])
             excluded = excluded.scatter(1, own[:, None], True)
             excluded = excluded.scatter(1, twin[:, None], form is LossForm.decoupled)
             logits = logits.masked_fill(excluded, -torch.inf)
@@ -84,45 +110,4 @@ def info_nce(
             loss = torch.stack(parts).sum()
         # Sum over own rows / all rows: the devices' losses add up to the loss of one process. DDP averages the
         # gradients, hence the factor.
-        return loss / (2 * total) * _world_size()
-
-
-class _AllGather(torch.autograd.Function):
-    """Everyone's tensors, stacked; the gradient of one's own is the sum over all who used it."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own.contiguous())
-        return torch.stack(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _gather(rows: Tensor, texts: Tensor) -> Gathered:
-    """Everyone's vectors, with gradients; the devices may hold different numbers of texts."""
-    world = _world_size()
-    if world == 1:
-        return Gathered(rows, texts, 0)
-    n = len(rows) // 2
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world)]
-    dist.all_gather(counts, torch.tensor([n], device=rows.device))
-    sizes = [int(count) for count in counts]
-    # all_gather wants equal shapes: the smaller devices fill up, and the filling is cut off again.
-    room = max(sizes)
-    left, right = (F.pad(part, (0, 0, 0, room - n)) for part in rows.split(n))  # (room, D) each
-    everyone = _AllGather.apply(torch.cat([left, right]))  # type: ignore[no-untyped-call]  # (world, 2 * room, D)
-    text_parts = [torch.zeros(2 * room, dtype=texts.dtype, device=rows.device) for _ in range(world)]
-    dist.all_gather(text_parts, torch.cat([F.pad(part, (0, room - n)) for part in texts.split(n)]))
-    sides = [slice(0, room), slice(room, 2 * room)]
-    vectors = [part[side][:size] for side in sides for part, size in zip(everyone, sizes, strict=True)]
-    numbers = [part[side][:size] for side in sides for part, size in zip(text_parts, sizes, strict=True)]
-    return Gathered(torch.cat(vectors), torch.cat(numbers), sum(sizes[: dist.get_rank()]))
+        return loss / (2 * total) * world_size()

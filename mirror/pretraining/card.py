@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.config import PretrainConfig
+from mirror.config.parts import described
 from mirror.data.texts import TextTable
 
 CURVE_ROWS = 12
@@ -19,7 +20,6 @@ def model_card(
     seconds = record.get("earlier_seconds", 0) + record["seconds"].get("train", 0)
     rest = 1 - masking.masked - masking.random
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"
-    rate = f"peak rate {config.optim.lr}, {config.optim.warmup_steps} steps of warm-up, {config.optim.schedule.value}"
     stored = f"{record['hardware']['precision']}, stored in {'half' if config.half else 'single'} precision"
     begin = f"continued from {model.path}" if model.path else f"from nothing (embeddings: {model.start.value})"
     bags = ""
@@ -42,7 +42,8 @@ with `python scripts/train.py model.path=this/folder`.
 | tokens seen | {record["tokens"] / 1e6:.1f}M, in {record["steps"]} steps of {config.batch.tokens} |
 | masking | {masking.share:.0%} of the tokens, unit: {masking.unit.value}; {shown} |{bags}
 | pieces | at most {config.batch.max_tokens} tokens |
-| optimizer | AdamW, {rate}, weight decay {config.optim.weight_decay} |
+| optimizer | {described(config.optim)} |
+| schedule | {described(config.schedule)} |
 | precision | {stored} |
 | hardware | {record["hardware"]["device"]} |
 | time | {seconds / 60:.0f} minutes |

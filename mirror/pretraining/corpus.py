@@ -133,7 +133,7 @@ class MaskedBatches(Dataset[MaskedBatch]):
         self.opens = np.array(opens_word(tokenizer))
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
         self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
-        encoder.settle(int(self.lengths.max(initial=1)))
+        encoder.layout.probe(int(self.lengths.max(initial=1)))
 
     @property
     def tokens(self) -> int:
@@ -182,7 +182,7 @@ class MaskedBatches(Dataset[MaskedBatch]):
             "input_ids": [seen_parts[i].tolist() for i in mine],
             "wanted": [wanted_parts[i].tolist() for i in mine],
         }
-        blocks = self.encoder.blocks(tokens)
+        blocks = self.encoder.layout.blocks(tokens)
         flat = [block.inputs.pop("wanted").flatten() for block in blocks]
         places = [labels.nonzero().flatten() for labels in flat]
         return MaskedBatch(

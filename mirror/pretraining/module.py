@@ -8,6 +8,7 @@ the CLS vector, through the head that fills in masks.
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,19 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mirror.config import OptimConfig, Pooling
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock
-from mirror.encoder.pooling import pool
+from mirror.encoder.pooling import TokenPooling
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import MaskedBatch
-from mirror.training.optimizer import adamw
+from mirror.training.optimizer import optimizers
 from mirror.training.resume import seed_step
 
 log = logging.getLogger(__name__)
 
-BETAS = (0.9, 0.98)
-"""RoBERTa's (Liu et al. 2019, section 3.1): the slow average follows a loss that falls quickly."""
 STD = 0.02
 """Of new weights (Devlin et al. 2019)."""
 LOG_EVERY = 50
@@ -69,7 +67,8 @@ class PretrainModule(pl.LightningModule):
     Args:
         model: a masked language model as ``AutoModelForMaskedLM`` loads it; trained in place.
         encoder: its backbone with its tokenizer.
-        optim: the optimizer's settings.
+        optim: the optimizer as a part; see ``mirror.training.optimizer``.
+        schedule: the course of its rate as a part.
         steps: of the whole run.
         samples: held-out texts with one word blanked, and the word.
         seed: of dropout.
@@ -80,14 +79,16 @@ class PretrainModule(pl.LightningModule):
         self,
         model: Any,
         encoder: MirrorEncoder,
-        optim: OptimConfig,
+        optim: Mapping[str, Any],
+        schedule: Mapping[str, Any],
         steps: int,
         samples: list[tuple[str, str]],
         seed: int,
         bag_of_words: float,
     ) -> None:
         super().__init__()
-        self.model, self.optim, self.steps, self.samples, self.seed = model, optim, steps, samples, seed
+        self.model, self.optim, self.schedule = model, optim, schedule
+        self.steps, self.samples, self.seed = steps, samples, seed
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
         self.bag_weight = bag_of_words
         self.bag_of_words = (
@@ -95,6 +96,7 @@ class PretrainModule(pl.LightningModule):
         )
         self._wanted: tuple[TokenBlock, Tensor] | None = None
         self._means: Tensor | None = None
+        self._mean = TokenPooling("mean")
         encoder.backbone.register_forward_hook(self._keep_wanted)
         self.loss = math.nan
         self._held_out = [0.0, 0.0]
@@ -109,7 +111,7 @@ class PretrainModule(pl.LightningModule):
         if self._wanted is not None:
             block, places = self._wanted
             states = output.last_hidden_state  # (R, W, D)
-            self._means = pool([states], block, Pooling.mean) if self.bag_of_words else None  # (B, D)
+            self._means = self._mean(states, block, ()) if self.bag_of_words else None  # (B, D)
             output.last_hidden_state = states.flatten(0, 1)[places][None]  # (1, M, D)
         return output
 
@@ -117,7 +119,7 @@ class PretrainModule(pl.LightningModule):
         """Scores over the vocabulary at ``places`` among the block's R * W tokens, (M, V)."""
         self._wanted = block, places
         try:
-            scores: Tensor = self.model(**self.encoder.inputs(block)).logits[0]
+            scores: Tensor = self.model(**self.encoder.layout.inputs(block)).logits[0]
         finally:
             self._wanted = None
         return scores
@@ -187,7 +189,7 @@ class PretrainModule(pl.LightningModule):
         self.model.eval()
         tokenizer = self.encoder.tokenizer
         for text, word in self.samples:
-            block = self.encoder.blocks(self.encoder.tokenize([text]))[0].to(self.encoder.device)
+            block = self.encoder.layout.blocks(self.encoder.layout.tokenize([text]))[0].to(self.encoder.device)
             at = (block.inputs["input_ids"].flatten() == tokenizer.mask_token_id).nonzero().flatten()
             best = self.logits(block, at)[0].topk(GUESSES).indices.tolist()
             guesses = ", ".join(tokenizer.decode([token]).strip() for token in best)
@@ -196,5 +198,5 @@ class PretrainModule(pl.LightningModule):
         return lines
 
     def configure_optimizers(self) -> Any:
-        """AdamW over all weights."""
-        return adamw(self, self.optim, self.steps, BETAS)
+        """Over all weights."""
+        return optimizers(self, self.optim, self.schedule, self.steps)

@@ -17,11 +17,11 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Robe
 
 from mirror.config import PretrainConfig, Start, TokenizerKind, plain
 from mirror.data.texts import read_texts
-from mirror.data.views import set_dropout
 from mirror.encoder import hub
 from mirror.encoder.backbone import load_backbone, longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.export import write_whole
+from mirror.encoder.perturb import set_dropout
 from mirror.errors import MirrorError
 from mirror.pretraining.card import model_card
 from mirror.pretraining.corpus import Corpus, CorpusData, MaskedBatches, tokenize_corpus
@@ -117,7 +117,9 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
             log.info("going on from step %d", before.steps)
             before.keep_curve()
         samples = _samples(held_out, tokenizer)
-        module = PretrainModule(model, encoder, config.optim, steps, samples, config.seed, config.bag_of_words)
+        module = PretrainModule(
+            model, encoder, config.optim, config.schedule, steps, samples, config.seed, config.bag_of_words
+        )
         with record.phase("train"):
             data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
             _fit(config, module, data, folder, hardware, before)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from mirror.config import AugConfig, Pooling, TrainConfig
-from mirror.data import pydocs
+from mirror.config import Pooling, TrainConfig
+from mirror.config.parts import described
+from mirror.data.sources import pydocs
 from mirror.data.texts import TextTable
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.sets import Score
@@ -19,9 +20,16 @@ def model_card(
     before: Mapping[str, Mapping[str, Score]],
     after: Mapping[str, Score],
     steps: int,
+    views: str,
+    loss: str,
     overlaps: Mapping[str, Overlap] = MappingProxyType({}),
 ) -> str:
-    """Base model, data, recipe, scores before and after, date; Markdown with the hub's front matter."""
+    """Base model, data, recipe, scores before and after, date; Markdown with the hub's front matter.
+
+    ``views`` and ``loss`` are these parts' own descriptions.
+    """
+    pooling = described(config.model.pooling) if isinstance(config.model.pooling, Mapping) else config.model.pooling
+    rates = "".join(f", {name} {value:g}" for name, value in config.perturbation_rates.items() if value)
     card = f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -37,12 +45,14 @@ arXiv 2104.08027) from raw text alone, without labels.
 | | |
 |---|---|
 | base model | {config.model.path} |
-| pooling | {config.model.pooling.value} (stored in this folder) |
+| pooling | {pooling} (stored in this folder) |
 | texts | {table} |
 | steps | {steps} of {config.batch.size} texts, {config.trainer.max_epochs} epoch(s) |
-| augmentation | {_augmentation(config.aug)} |
-| loss | InfoNCE ({config.loss.form.value}), temperature {config.loss.temperature} |
-| optimizer | AdamW, rate {config.optim.lr}, weight decay {config.optim.weight_decay} |
+| augmentation | {views}{rates} |
+| loss | {loss} |
+| projection head | {described(config.head)} |
+| optimizer | {described(config.optim)} |
+| schedule | {described(config.schedule)} |
 | seed | {config.seed} |
 """
     if after:
@@ -71,16 +81,9 @@ from sentence_transformers import SentenceTransformer
 encoder = SentenceTransformer("this/folder")
 ```
 """
-    if config.model.pooling is Pooling.mean_padded:
+    if config.model.pooling == Pooling.mean_padded.value:
         card += (
             "\nThis encoder averages padding, as the Mirror-BERT authors' code does. sentence-transformers averages "
             "real tokens only and gives other vectors: load it with `mirror.MirrorEncoder.load`.\n"
         )
     return card
-
-
-def _augmentation(aug: AugConfig) -> str:
-    parts = [f"span of {aug.span_k} {aug.unit.value}(s) masked on one side"] if aug.span_k else []
-    parts += [f"dropout {aug.dropout}"] if aug.dropout else []
-    parts += [f"drophead {aug.drophead}"] if aug.drophead else []
-    return ", ".join(parts)

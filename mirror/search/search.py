@@ -1,5 +1,6 @@
 """The texts nearest in meaning to a query, by the tuned encoder and by the model it was made from."""
 
+import copy
 import logging
 from itertools import zip_longest
 from pathlib import Path
@@ -9,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mirror.config import SearchConfig, SearchIndex, Task
-from mirror.data import pydocs
+from mirror.config import SearchConfig, Task
+from mirror.data.sources import pydocs
 from mirror.data.texts import clean, read_lines
 from mirror.encoder.backbone import quiet
 from mirror.encoder.encoder import MirrorEncoder
@@ -18,7 +19,7 @@ from mirror.errors import MirrorError
 from mirror.report.terminal import new_table
 from mirror.runs.record import METRICS, TUNED
 from mirror.runs.registry import read_run
-from mirror.search.index import Hit, check_faiss, kept_vectors, nearest, nearest_in_graph, unit_vectors
+from mirror.search.vectors import Hit, kept_vectors, nearest, unit_vectors
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ def search(config: SearchConfig) -> None:
     Raises:
         MirrorError: there is no encoder or no text to search.
     """
-    if config.index is SearchIndex.hnsw:
-        check_faiss()
     folder = newest_encoder(Path(config.outputs)) if config.encoder is None else Path(config.encoder)
     if config.input is None:
         found = pydocs.functions()
@@ -47,7 +46,7 @@ def search(config: SearchConfig) -> None:
     columns = {TUNED: tuned}
     raw = raw_model(folder, tuned)
     if raw is not None:
-        columns = {f"raw {raw.pooling.value}": raw, **columns}
+        columns = {f"raw {raw.pooling.name}": raw, **columns}
 
     out: Table = new_table(f"{config.query}  (among {len(texts):,} texts)")
     out.add_column("", justify="right")
@@ -68,9 +67,7 @@ def _hits(encoder: MirrorEncoder, texts: list[str], config: SearchConfig) -> lis
     if not config.keep:
         return nearest(unit_vectors(encoder, texts), query, config.top)
     name = Path(config.input).stem if config.input else "pydocs"
-    vectors, folder = kept_vectors(encoder, texts, name, Path(config.outputs) / STORE)  # (N, D)
-    if config.index is SearchIndex.hnsw:
-        return nearest_in_graph(folder, vectors, query, config.top)
+    vectors = kept_vectors(encoder, texts, name, Path(config.outputs) / STORE)  # (N, D)
     return nearest(vectors, query, config.top)
 
 
@@ -97,7 +94,7 @@ def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
         return None
     try:
         with quiet():
-            return MirrorEncoder.load(path, tuned.pooling, setting="model.path")
+            return MirrorEncoder.load(path, copy.deepcopy(tuned.pooling), setting="model.path")
     except MirrorError as error:
         log.warning("The untouched model is not shown: %s", error)
         return None

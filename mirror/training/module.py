@@ -1,84 +1,95 @@
-"""The training step: blocks in, InfoNCE out, AdamW."""
+"""The training step: a batch in, the loss and its components out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
-from torch.utils.checkpoint import checkpoint
 
-from mirror.config import LossConfig, OptimConfig
 from mirror.data.batches import MirroredBatch
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.encoder.packing import TokenBlock
-from mirror.losses.infonce import info_nce
-from mirror.training.optimizer import adamw
+from mirror.errors import MirrorError
+from mirror.losses.base import Components, Loss
+from mirror.losses.embedder import Embedder
+from mirror.training.optimizer import optimizers
 from mirror.training.resume import seed_step
 
 
 class MirrorModule(pl.LightningModule):
-    """Mirror tuning of an encoder."""
+    """Tunes an encoder in place.
 
-    def __init__(self, encoder: MirrorEncoder, loss: LossConfig, optim: OptimConfig, seed: int = 0) -> None:
-        """The encoder is tuned in place; ``seed`` is of dropout."""
+    Args:
+        encoder: the encoder.
+        loss: what is minimised.
+        head: projection head between the encoder and the loss; None is none.
+        optim: the optimizer as a part; see ``mirror.training.optimizer``.
+        schedule: the course of its rate as a part.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self,
+        encoder: MirrorEncoder,
+        loss: Loss,
+        head: nn.Module | None,
+        optim: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.encoder, self.loss, self.optim, self.seed = encoder, loss, optim, seed
+        self.embed, self.loss = Embedder(encoder, head), loss
+        self.optim, self.schedule, self.seed = optim, schedule, seed
 
     def configure_model(self) -> None:
-        """Under ``trainer=fsdp``, share each layer's weights out among the devices."""
+        """Under ``trainer=fsdp``, share each layer's weights out among the devices.
+
+        Raises:
+            MirrorError: the loss has weights of its own, which would have to follow weights that are shared out.
+        """
         if not isinstance(self.trainer.strategy, ModelParallelStrategy):
             return
+        if any(True for _ in self.loss.parameters()):
+            raise MirrorError(f"trainer=fsdp does not work with {type(self.loss).__name__}: use trainer=ddp.")
         assert self.device_mesh is not None
-        mesh, backbone = self.device_mesh["data_parallel"], self.encoder.backbone
-        for layers in (module for module in backbone.modules() if isinstance(module, nn.ModuleList)):
+        mesh, encoder = self.device_mesh["data_parallel"], self.embed.encoder
+        for layers in (module for module in encoder.backbone.modules() if isinstance(module, nn.ModuleList)):
             for layer in layers:
                 fully_shard(layer, mesh=mesh)
-        fully_shard(backbone, mesh=mesh)
+        for module in (encoder.backbone, encoder.pooling, self.embed.head):
+            if module is not None and any(True for _ in module.parameters()):
+                fully_shard(module, mesh=mesh)
 
     def on_train_batch_start(self, batch: MirroredBatch, batch_idx: int) -> None:
         """Dropout depends on the step alone."""
         seed_step(self.seed, self)
 
-    def forward(self, batch: MirroredBatch) -> Tensor:
-        """The loss of one mirrored batch, a scalar; of several devices, the mean of theirs is that of all texts."""
-        vectors = self._vectors(batch.parts)  # (2N, D)
-        return info_nce(
-            vectors,
-            batch.texts,
-            self.loss.temperature,
-            form=self.loss.form,
-            mask_duplicates=self.loss.mask_duplicates,
-        )
+    def forward(self, batch: MirroredBatch) -> Components:
+        """The loss of one batch and its components; of several devices, the mean of their losses is that of all
+        texts."""
+        components: Components = self.loss(self.embed, batch)
+        return components
 
     def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:
-        """The loss; ``fit.Curve`` writes it to the trackers, ``trainer.Bar`` shows it."""
-        loss: Tensor = self(batch)
-        self.log("loss", loss, logger=False, batch_size=1, sync_dist=True)
-        return loss
+        """The loss; ``fit.Curve`` writes it and its components to the trackers, ``trainer.Bar`` shows it."""
+        components = self(batch)
+        self.log_dict(
+            {name: value.detach() for name, value in components.items()}, logger=False, batch_size=1, sync_dist=True
+        )
+        return components["loss"]  # type: ignore[no-any-return]
 
-    def _vectors(self, parts: list[list[TokenBlock]]) -> Tensor:
-        """The views' vectors, (2N, D). Several parts are encoded one after the other and encoded again for their
-        gradients, with the same dropout (gradient caching, Gao et al. 2021): the activations of only one part are held.
-        """
-        if len(parts) == 1:
-            vectors: Tensor = self.encoder(parts[0])
-            return vectors
-
-        def encode(part: list[TokenBlock], device_of: Tensor) -> Tensor:
-            encoded: Tensor = self.encoder(part)
-            return encoded
-
-        # checkpoint keeps the random state of the devices of the tensors among its arguments; in a block it finds none.
-        return torch.cat([checkpoint(encode, part, part[0].text_index, use_reentrant=False) for part in parts])
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """The optimizer's step, then what the loss does after it."""
+        super().optimizer_step(*arguments, **named)
+        self.loss.after_step(self.embed)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score the validation set, which is the only batch."""
-        score = batch.score(self.encoder.encode)
+        score = batch.score(self.embed.encoder.encode)
         # Every device scores the whole set, so the mean over them is the score.
         self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the encoder's weights."""
-        return adamw(self.encoder, self.optim, int(self.trainer.estimated_stepping_batches))
+        """Over everything that learns, whoever owns it."""
+        return optimizers(self, self.optim, self.schedule, int(self.trainer.estimated_stepping_batches))

@@ -1,46 +1,56 @@
-"""AdamW and the course of its learning rate, for mirror tuning and for pre-training."""
+"""The optimizer of everything that learns: encoder, head, and what the loss owns. Chosen by ``optim=``.
 
+One of a user's own is a function or class that takes ``params``, such as any of ``torch.optim``.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW
-from transformers import get_scheduler
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from mirror.config import OptimConfig, Schedule
-
-DECAY_SHARE = 0.2
-"""Of the steps, in which ``wsd`` falls (Hägele et al. 2024: a fifth is enough)."""
-_SCHEDULER = {
-    Schedule.constant: "constant_with_warmup",
-    Schedule.linear: "linear",
-    Schedule.cosine: "cosine",
-    Schedule.wsd: "warmup_stable_decay",
-}
+from mirror.config import check
+from mirror.config.parts import build
 
 
-def adamw(model: nn.Module, config: OptimConfig, steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> Any:
-    """What Lightning's ``configure_optimizers`` returns.
+def adamw(
+    params: Sequence[nn.Parameter],
+    lr: float,
+    weight_decay: float = 0.01,
+    decay_all: bool = False,
+    betas: Sequence[float] = (0.9, 0.999),
+) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019).
 
-    By default there is no weight decay on norms and biases, which are the vectors among the weights.
+    Args:
+        params: the weights.
+        lr: the learning rate.
+        weight_decay: of the matrices.
+        decay_all: decay norms and biases too, which are the vectors among the weights, as the authors' code does.
+        betas: decay of the averages of the gradient and of its square.
+
+    Raises:
+        MirrorError: a setting is out of range.
     """
-    weights = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in weights if p.ndim > 1 or config.decay_all]
-    others = [p for p in weights if p.ndim <= 1 and not config.decay_all]
+    check(0 < lr < 1, "optim.lr", lr, "above 0 and below 1")
+    check(0 <= weight_decay < 1, "optim.weight_decay", weight_decay, "at least 0 and below 1")
+    check(
+        len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optim.betas", betas, "two numbers from 0 to below 1"
+    )
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in params if p.ndim > 1 or decay_all], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim <= 1 and not decay_all], "weight_decay": 0.0},
     ]
-    optimizer = AdamW([group for group in groups if group["params"]], lr=config.lr, betas=betas, fused=True)
+    first, second = betas
+    optimizer = AdamW([group for group in groups if group["params"]], lr=lr, betas=(first, second), fused=True)
     # A fused one would take fp16's scale off by itself, so that Lightning refuses to clip under autocast, in bf16 too.
     optimizer._step_supports_amp_scaling = False
-    options: dict[str, Any] = {}
-    if config.schedule is Schedule.wsd:
-        options = {"num_decay_steps": max(1, int(steps * DECAY_SHARE)), "decay_type": "linear"}
-    scheduler = get_scheduler(
-        _SCHEDULER[config.schedule],
-        optimizer,
-        num_warmup_steps=config.warmup_steps,
-        num_training_steps=steps,
-        scheduler_specific_kwargs=options,
-    )
+    return optimizer
+
+
+def optimizers(model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any], steps: int) -> Any:
+    """What Lightning's ``configure_optimizers`` returns: both parts, over all weights of ``model`` that learn."""
+    optimizer = build(optim, "optim", Optimizer, params=[p for p in model.parameters() if p.requires_grad])
+    scheduler = build(schedule, "schedule", LRScheduler, optimizer=optimizer, steps=steps)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

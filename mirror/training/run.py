@@ -13,10 +13,11 @@ import pytorch_lightning as pl
 
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.config.compose import CONF, compose, quoted
+from mirror.config.parts import TARGET, build, check, located
 from mirror.data.batches import MirrorData
 from mirror.data.texts import Pair, TextTable, choose, in_memory, read_texts
 from mirror.data.view_check import check_views
-from mirror.data.views import DropHead, set_dropout
+from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.certainty import Comparison, Interval
@@ -30,7 +31,7 @@ from mirror.report.pictures import GEOMETRY_PICTURE, PICTURE, draw_cosines, draw
 from mirror.report.terminal import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.runs.record import TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
-from mirror.training.fit import fit
+from mirror.training.fit import fit, perturbations
 from mirror.training.hardware import Hardware, choose_hardware, is_chief
 from mirror.training.resume import CHECKPOINTS, earlier, note_texts
 from mirror.training.trackers import log_results, tracking
@@ -69,6 +70,7 @@ def train(
     """
     chief = is_chief()  # under DDP every process runs this; one measures, prints and saves
     quieten(chief)
+    check_parts(config)
     hardware = choose_hardware(config.trainer)
     interrupted = earlier(folder) if config.resume else None
     with RunRecord(folder if chief else None, plain(config), started) as record, tracking():
@@ -84,12 +86,12 @@ def train(
         note_texts(record, table.fingerprint, config.data.path, interrupted)
         results = Results(sets if chief else [], config.eval)
         _audit(table, results, record, config)
-        encoder = _load(config, hardware, record)
+        encoder, views = _load(config, hardware, record)
         _measure_raw(encoder, results, record, config)
-        data = _mirror(table, encoder, validation, record, config)
+        data = _mirror(table, encoder, views, validation, record, config)
 
         before = results.scores
-        untouched = copy.deepcopy(encoder.backbone.state_dict()) if config.seeds > 1 else None
+        untouched = copy.deepcopy(encoder.state_dict()) if config.seeds > 1 else None
         # The run's own seed comes last: its encoder is the one that is returned.
         for number, seed in enumerate(reversed(range(config.seed, config.seed + config.seeds))):
             trial = config.trial if config.seeds == 1 else None  # a trial has one score at a step
@@ -98,12 +100,11 @@ def train(
             if config.seeds > 1:
                 log.info("seed %d (%d of %d)", seed, number + 1, config.seeds)
             if number > 0 and untouched is not None:
-                encoder.backbone.load_state_dict(untouched)
-                _prepare(encoder, seeded)
+                encoder.load_state_dict(untouched)
             data.pairs.reseed(seed)
             with record.phase("train"):
                 watch = _watch(encoder, results, record, config)
-                steps = fit(seeded, encoder, data, place, hardware, record, interrupted, watch)
+                steps, loss = fit(seeded, encoder, data, place, hardware, record, interrupted, watch)
             if not chief:
                 return encoder
             record["steps"] = steps
@@ -115,7 +116,7 @@ def train(
                 record.write()
             with record.phase("save"):
                 overlaps = results.overlaps.get(TUNED, {})
-                card = model_card(seeded, table, before, after, steps, overlaps)
+                card = model_card(seeded, table, before, after, steps, views.describe(), loss.describe(), overlaps)
                 encoder.cpu().save(place / "encoder", {"README.md": card, AUDIT: dump_audit(overlaps)})
                 _draw(results.cosines, seeded, place)
                 shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
@@ -190,36 +191,53 @@ def _audit(table: TextTable, results: Results, record: RunRecord, config: TrainC
     log.info("\n%s", audit_table(found, "Test texts among the training texts"))
 
 
-def _load(config: TrainConfig, hardware: Hardware, record: RunRecord) -> MirrorEncoder:
-    """The untouched model, ready to be trained."""
+def check_parts(config: TrainConfig) -> None:
+    """Check every part against its signature before anything is read.
+
+    Raises:
+        MirrorError: a part cannot be imported, or does not take its settings.
+    """
+    check(config.views, "aug", "layout")
+    check(config.loss, "loss", "embedder")
+    check(config.optim, "optim", "params")
+    check(config.schedule, "schedule", "optimizer", "steps")
+    if config.head:
+        check(config.head, "head", "dimension")
+    if config.perturb:
+        check(config.perturb, "perturb")
+    if isinstance(config.model.pooling, Mapping):
+        check(config.model.pooling, "model.pooling", "hidden", "layers")
+    if config.data.source:
+        check(config.data.source, "data.source", "language", "size")
+
+
+def _load(config: TrainConfig, hardware: Hardware, record: RunRecord) -> tuple[MirrorEncoder, Views]:
+    """The untouched model, and what makes the views of its texts.
+
+    Raises:
+        MirrorError: the model cannot follow a setting.
+    """
     with record.phase("load"):
         pl.seed_everything(config.seed, workers=True, verbose=False)
         encoder = MirrorEncoder.load(
             config.model.path, config.model.pooling, max_tokens=config.model.max_tokens, setting="model.path"
         )
-        _prepare(encoder, config)
-        return encoder.to(hardware.device) if is_chief() else encoder
+        if config.batch.max_tokens > encoder.max_tokens:
+            raise MirrorError(
+                f"batch.max_tokens={config.batch.max_tokens} is more than the {encoder.max_tokens} that {encoder.name} "
+                "takes: lower it."
+            )
+        encoder.layout.packing = config.batch.pack
+        views = build(config.views, "aug", Views, layout=encoder.layout)
+        with encoder.perturbed(perturbations(config)):
+            pass  # what the model does not take is told now, not after it has been measured
+        return encoder.to(hardware.device) if is_chief() else encoder, views
 
 
-def _prepare(encoder: MirrorEncoder, config: TrainConfig) -> None:
-    """Set the encoder up for training: dropout, drophead, packing.
-
-    Raises:
-        MirrorError: the model cannot follow a setting.
-    """
-    if config.aug.span_k and encoder.tokenizer.mask_token is None and not config.aug.literal_mask:
-        raise MirrorError(
-            f"aug.span_k={config.aug.span_k}: the tokenizer of {encoder.name} has no mask token; set aug=none."
-        )
-    if config.batch.max_tokens > encoder.max_tokens:
-        raise MirrorError(
-            f"batch.max_tokens={config.batch.max_tokens} is more than the {encoder.max_tokens} that {encoder.name} "
-            "takes: lower it."
-        )
-    set_dropout(encoder.backbone, config.aug.dropout)
-    if config.aug.drophead:
-        encoder.drophead = DropHead(encoder.backbone, config.aug.drophead)
-    encoder.packing = config.batch.pack
+def pooling_name(config: TrainConfig) -> str:
+    """What the tuned encoder's pooling is called in tables."""
+    choice = config.model.pooling
+    return str(choice[TARGET]).rpartition(".")[2] if isinstance(choice, Mapping) else choice
 
 
 def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet | None]:
@@ -245,17 +263,17 @@ def _measure_raw(encoder: MirrorEncoder, results: Results, record: RunRecord, co
     """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
     if not results.sets:
         return
-    poolings = list(dict.fromkeys(config.eval.raw))
+    poolings = [encoder.make_pooling(name) for name in dict.fromkeys(config.eval.raw)]
     with record.phase("evaluate"):
         if poolings:
             log.info("measuring the model as it is …")
             texts = results.texts
-            key = (encoder.name, encoder.max_tokens, tuple(poolings), encoder.device.type, fingerprint(texts))
+            key = (encoder.name, encoder.max_tokens, tuple(config.eval.raw), encoder.device.type, fingerprint(texts))
             vectors = shared(
                 "vectors", key, lambda: encoder.encode_by(texts, poolings, progress=config.trainer.progress)
             )
-            for pooling in poolings:
-                results.add(f"raw {pooling.value}", vectors[pooling])
+            for pooling, found in zip(poolings, vectors, strict=True):
+                results.add(f"raw {pooling.name}", found)
         record.content.update(results.plain())
 
 
@@ -273,15 +291,29 @@ def _measure_tuned(
 
 
 def _mirror(
-    table: TextTable, encoder: MirrorEncoder, validation: TestSet | None, record: RunRecord, config: TrainConfig
+    table: TextTable,
+    encoder: MirrorEncoder,
+    views: Views,
+    validation: TestSet | None,
+    record: RunRecord,
+    config: TrainConfig,
 ) -> MirrorData:
     """The texts as mirrored batches, and a look at them."""
     if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
-        encoder.pad_to = encoder.max_tokens = config.batch.max_tokens
+        encoder.layout.fix_width(config.batch.max_tokens)
     with record.phase("tokenise"):
-        data = MirrorData(table, encoder, config.aug, config.batch, config.seed, validation)
+        data = MirrorData(
+            table,
+            encoder.layout,
+            views,
+            config.batch,
+            config.seed,
+            validation,
+            apart=getattr(located(config.loss, "loss"), "sides_apart", False),
+            pin_memory=encoder.device.type == "cuda",
+        )
     if is_chief():
-        view_check = check_views(data.pairs, encoder, config.aug)
+        view_check = check_views(data.pairs, encoder, perturbations(config))
         record["views"] = view_check.plain()
         log.info("%s", view_check)
     return data
@@ -299,7 +331,7 @@ def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> 
     raw = [name for name in cosines if name != TUNED]
     if not raw or TUNED not in cosines:
         return
-    same = f"raw {config.model.pooling.value}"
+    same = f"raw {pooling_name(config)}"
     before = same if same in raw else raw[-1]
     draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), folder / PICTURE)
 
@@ -315,7 +347,7 @@ def _report(config: TrainConfig, results: Results, record: RunRecord, folder: Pa
             intervals = results.intervals(TUNED)
         record["comparisons"] = [comparison.plain() for comparison in comparisons]
         _print_scores(config, results, comparisons, intervals)
-        same = f"raw {config.model.pooling.value}"
+        same = f"raw {pooling_name(config)}"
         others = [column for column in results.seeds if column != TUNED]
         before = [same] if same in others else others[-1:]
         show_errors(results, [*before, TUNED], folder)
@@ -330,7 +362,7 @@ def _print_scores(
 ) -> None:
     """The tables, and what to try where tuning did harm."""
     scores = results.scores
-    tuned = f"tuned {config.model.pooling.value}"
+    tuned = f"tuned {pooling_name(config)}"
     columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
     named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
     overlap = results.overlaps.get(TUNED, {})

@@ -84,7 +84,7 @@ def test_search_in_a_file(
     monkeypatch.chdir(tmp_path)
     asked = ["query=herring", f"input={notes}", f"encoder={folder}", "top=31"]
     answers = set()
-    for how in ("keep=false", "keep=true", "keep=true", "index=hnsw"):
+    for how in ("keep=false", "keep=true", "keep=true"):
         search(compose("search", [*asked, how]))
         answers.add(capsys.readouterr().out)
     assert len(answers) == 1
@@ -120,7 +120,6 @@ def test_refuses(content: bytes | None, reason: str, tiny_bert: Path, tmp_path: 
     [
         ("query=''", "query is empty"),
         ("top=0", "top=0 is out of range"),
-        ("index=hnsw keep=false", "index=hnsw is built once and kept: set keep=true"),
     ],
 )
 def test_settings_out_of_range(override: str, reason: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mirror.data import pydocs
+from mirror.data.sources import pydocs
 from mirror.errors import MirrorError
 from mirror.evaluation.sets.files import read_table, text
 from mirror.evaluation.sets.score import Pair, Score, TestSet, Vectors, unit

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from mirror.config import Builtin, DataConfig
-from mirror.data import pydocs
-from mirror.data.pydocs import Function, functions, held_out, sentences
+from mirror.data.sources import pydocs
+from mirror.data.sources.pydocs import Function, functions, held_out, sentences
 from mirror.data.texts import read_texts
 
 

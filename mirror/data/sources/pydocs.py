@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
+from mirror.data.texts import Rows, in_memory
+
 STANDARD = (
     "argparse", "array", "ast", "asyncio", "base64", "bisect", "builtins", "bz2", "calendar", "cmath", "codecs",
     "collections", "collections.abc", "colorsys", "concurrent.futures", "configparser", "contextlib", "copy", "csv",
@@ -122,6 +124,11 @@ def sentences() -> tuple[str, ...]:
     texts = [*topics.values(), *(text for _, text in _docstrings())]
     parts = (part for text in texts for paragraph in _paragraphs(text) for part in split_sentences(paragraph))
     return tuple(part for part in dict.fromkeys(parts) if _is_prose(part) and is_new(part))
+
+
+def documentation() -> Rows:
+    """The sentences as a source of training texts."""
+    return in_memory(sentences(), f"documentation of {origin()}")
 
 
 def origin() -> str:

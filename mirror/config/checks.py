@@ -1,0 +1,19 @@
+"""Ranges of settings, and the sentence for a value outside."""
+
+from mirror.errors import MirrorError
+
+
+def check(ok: bool, setting: str, value: object, rule: str) -> None:
+    """Raises MirrorError unless ``ok``; ``rule`` says what the value must be."""
+    if not ok:
+        raise MirrorError(f"{setting}={value} is out of range: it must be {rule}.")
+
+
+def limit(setting: str, tokens: int | None) -> None:
+    """A number of tokens, or null for no limit."""
+    check(tokens is None or tokens >= 3, setting, tokens, "at least 3, or null")
+
+
+def rate(setting: str, value: float) -> None:
+    """A share that may be nothing, but not everything."""
+    check(0.0 <= value < 1.0, setting, value, "at least 0 and below 1")

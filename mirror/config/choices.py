@@ -1,0 +1,124 @@
+"""The values of settings that are one of a few words."""
+
+from enum import Enum
+
+
+# Members are in lower case because OmegaConf matches what a user types with a member's name.
+class Task(Enum):
+    """What the encoder is for; ``conf/task`` says which choices follow from it."""
+
+    sentence = "sentence"
+    phrase = "phrase"
+    word = "word"
+
+
+class Pooling(Enum):
+    """How the token vectors of a text become one vector."""
+
+    cls = "cls"
+    mean = "mean"
+    """Mean over the real tokens, special ones included, as in sentence-transformers."""
+    first_last = "first_last"
+    """Mean over the tokens and over the first and the last layer (SimCSE's ``avg_first_last``)."""
+    last_two = "last_two"
+    """Mean over the tokens and over the last two layers."""
+    max = "max"
+    mean_padded = "mean_padded"
+    """The Mirror-BERT authors' "mean": padding counts too. For reproduction only."""
+
+
+class SpanUnit(Enum):
+    """What the span mask counts: the paper masks characters (section 2.1)."""
+
+    character = "character"
+    token = "token"
+    word = "word"
+
+
+class Sample(Enum):
+    """Which texts are taken where the source holds more than ``data.size``."""
+
+    random = "random"
+    first = "first"
+
+
+class LossForm(Enum):
+    """InfoNCE with the positive in the denominator (NT-Xent) or without it (decoupled)."""
+
+    nt_xent = "nt_xent"
+    decoupled = "decoupled"
+
+
+class TokenizerKind(Enum):
+    """BERT's kind of tokenizer, or RoBERTa's; the model's architecture goes with it."""
+
+    wordpiece = "wordpiece"
+    bpe = "bpe"
+    """On bytes: nothing is unknown."""
+
+
+class MaskUnit(Enum):
+    """What masked language modelling hides as a whole."""
+
+    token = "token"
+    word = "word"
+    span = "span"
+    """Several words in a row (SpanBERT)."""
+
+
+class Start(Enum):
+    """The embeddings that pre-training starts from."""
+
+    random = "random"
+    ppmi = "ppmi"
+    """Word vectors counted and factorised from the text, and sinusoids for the positions."""
+
+
+class Accelerator(Enum):
+    """Where training runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Strategy(Enum):
+    """One process, or one for each device."""
+
+    auto = "auto"
+    ddp = "ddp"
+    fsdp = "fsdp"
+    """The devices share the weights out among themselves (FSDP2): for models that one device cannot hold."""
+
+
+class Precision(Enum):
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Select(Enum):
+    """Which weights a run keeps: the last ones, as the paper, or the best on ``eval.validation``."""
+
+    last = "last"
+    best = "best"
+
+
+class Tracker(Enum):
+    """Where the curves go."""
+
+    csv = "csv"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+
+
+class WandbMode(Enum):
+    """``auto`` is what WANDB_MODE says, else online where a key is set up and offline elsewhere. Never a prompt."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"

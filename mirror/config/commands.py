@@ -1,0 +1,95 @@
+"""Settings of the commands that use encoders and runs: evaluate, encode, search, report."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.config.checks import check, limit
+from mirror.config.choices import Pooling
+from mirror.config.train import EvalConfig
+from mirror.errors import MirrorError
+
+
+@dataclass
+class EvaluateConfig:
+    """One evaluation: ``scripts/evaluate.py``."""
+
+    encoder: Any = "???"
+    """Saved encoder, hub name or local folder; or several in brackets, ``[one,another]``."""
+    pooling: Pooling | None = None
+    """For models that were saved without one; null shows them by each of ``eval.raw``."""
+    max_tokens: int | None = None
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    @property
+    def encoders(self) -> list[str]:
+        """The encoders to measure."""
+        return [str(name) for name in self.encoder] if isinstance(self.encoder, list) else [str(self.encoder)]
+
+    def __post_init__(self) -> None:
+        if not self.encoders or len(set(self.encoders)) < len(self.encoders):
+            raise MirrorError("encoder=[…] is empty or names one twice: give each encoder once.")
+        limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class SearchConfig:
+    """The texts nearest in meaning to a query: ``scripts/search.py``."""
+
+    query: str = "???"
+    input: str | None = None
+    """Text file, one text a line; null searches the documentation of Python and the installed scientific packages."""
+    encoder: str | None = None
+    """Saved encoder, hub name or local folder; null is the newest sentence encoder under ``outputs``."""
+    outputs: str = "outputs"
+    top: int = 5
+    """Answers to show."""
+    keep: bool = True
+    """Keep the texts' vectors in ``outputs/vectors``, so that the next question does not wait for them."""
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise MirrorError("query is empty: write what you look for behind the command.")
+        check(self.top >= 1, "top", self.top, "at least 1")
+
+
+@dataclass
+class EncodeConfig:
+    """Texts to vectors: ``scripts/encode.py``."""
+
+    encoder: str = "???"
+    input: str = "???"
+    """Text file, one text a line."""
+    output: str = "???"
+    """File of vectors, .npy, float32, one row a line."""
+    pooling: Pooling | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class ReportConfig:
+    """One report over many runs: ``scripts/report.py``."""
+
+    runs: list[str] = field(default_factory=lambda: ["outputs"])
+    """Folders that hold runs, at any depth."""
+    output: str | None = None
+    """Folder of the report; null is ``report`` in the first of ``runs``."""
+    title: str | None = None
+    """Null is the folders' names."""
+    baseline: str | None = None
+    """The row that the others are tested against, by its settings: ``loss.temperature=0.04,aug=none``."""
+    watch: bool = False
+    """Write the report again and again while a sweep runs; Ctrl-C ends it."""
+    every: int = 10
+    """Seconds between two reports of ``watch``."""
+    wandb: str | None = None
+    """Also make a workspace in W&B that compares the runs: the user or team in whose account they lie."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise MirrorError("runs is empty: write the folder of a sweep behind the command.")
+        check(self.every >= 1, "every", self.every, "at least 1")
+        if self.wandb and self.watch:
+            raise MirrorError(f"wandb={self.wandb} makes one workspace: leave out --watch, W&B shows new runs itself.")

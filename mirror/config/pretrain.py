@@ -1,0 +1,144 @@
+"""Settings of a pre-training run, ``scripts/pretrain.py``."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.config.checks import check, rate
+from mirror.config.choices import MaskUnit, Start, Strategy, TokenizerKind
+from mirror.config.train import DataConfig, LoggerConfig, TrainerConfig
+from mirror.errors import MirrorError
+
+
+@dataclass
+class ArchitectureConfig:
+    """The model to pre-train: a new one of these sizes, or one to continue from."""
+
+    path: str | None = None
+    """Hub name or local folder of a masked language model to continue from; its sizes stand, and its tokenizer."""
+    layers: int = 4
+    hidden: int = 256
+    heads: int = 4
+    intermediate: int = 1024
+    positions: int = 512
+    """Longest text that the model will take, in tokens."""
+    dropout: float = 0.0
+    """While pre-training; the saved model has the usual 0.1, which mirror tuning sets anew."""
+    start: Start = Start.ppmi
+    learning_rate: float = 1e-3
+    """The peak rate that suits this size; ``optim.lr`` follows it."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "heads", "intermediate"):
+            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        check(self.positions >= 8, "model.positions", self.positions, "at least 8")
+        if self.hidden % self.heads:
+            raise MirrorError(f"model.hidden={self.hidden} cannot be shared out among model.heads={self.heads}.")
+        check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
+        rate("model.dropout", self.dropout)
+
+
+@dataclass
+class TokenizerConfig:
+    """The tokenizer: learnt from the texts, or given."""
+
+    path: str | None = None
+    """Hub name or local folder of a tokenizer; null learns one, or takes that of ``model.path``."""
+    kind: TokenizerKind = TokenizerKind.wordpiece
+    """Of a learnt tokenizer, and of the architecture of a new model."""
+    vocab_size: int = 8192
+    """Of a learnt tokenizer."""
+    lowercase: bool = True
+    """Of a learnt tokenizer."""
+
+    def __post_init__(self) -> None:
+        check(100 <= self.vocab_size <= 2**20, "tokenizer.vocab_size", self.vocab_size, f"from 100 to {2**20}")
+
+
+@dataclass
+class MaskingConfig:
+    """Dynamic masking: other tokens each time a text is seen (Devlin et al. 2019, section 3.1; Liu et al. 2019)."""
+
+    share: float = 0.15
+    """Of the tokens, to be guessed."""
+    unit: MaskUnit = MaskUnit.token
+    masked: float = 0.8
+    """Of the tokens to be guessed, shown as the mask token."""
+    random: float = 0.1
+    """Of the tokens to be guessed, shown as a random token; the rest is shown as it is."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.share < 1, "masking.share", self.share, "above 0 and below 1")
+        check(0 <= self.masked <= 1, "masking.masked", self.masked, "from 0 to 1")
+        check(0 <= self.random <= 1 - self.masked, "masking.random", self.random, "from 0 to 1 - masking.masked")
+
+
+@dataclass
+class PretrainBatchConfig:
+    """How texts become batches."""
+
+    tokens: int = 4096
+    """Tokens in a batch over all devices, special ones included."""
+    max_tokens: int = 64
+    """Longer texts are split into pieces of at most so many tokens."""
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        check(8 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 8 to 8192")
+        check(self.tokens >= self.max_tokens, "batch.tokens", self.tokens, "at least batch.max_tokens")
+        check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+
+
+@dataclass
+class HeldOutConfig:
+    """The texts that the model is measured on while it learns."""
+
+    texts: int = 500
+    every: int = 500
+    """Steps between two looks at them."""
+
+    def __post_init__(self) -> None:
+        check(self.texts >= 0, "held_out.texts", self.texts, "0 (off) or more")
+        check(self.every >= 1, "held_out.every", self.every, "at least 1")
+
+
+@dataclass
+class PretrainConfig:
+    """Masked language modelling: ``scripts/pretrain.py``."""
+
+    model: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    bag_of_words: float = 0.0
+    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 serves a model
+    that is to be mirror-tuned; 0 is masked language modelling alone."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
+    batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    optim: Any = field(default_factory=dict)
+    """See ``mirror.training.optimizer``."""
+    schedule: Any = field(default_factory=dict)
+    """See ``mirror.training.schedule``."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    half: bool = False
+    """Save the weights in half precision."""
+    resume: str | None = None
+    """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
+        check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        if self.batch.max_tokens > self.model.positions:
+            raise MirrorError(
+                f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
+            )
+        if self.data.exclude_tests:
+            raise MirrorError("data.exclude_tests means nothing to pre-training, which measures no sets: leave it out.")
+        if self.trainer.strategy is Strategy.fsdp:
+            raise MirrorError("trainer=fsdp is for mirror tuning: pre-train with trainer=ddp.")
+        if self.data.pair_column or self.data.pair_separator:
+            raise MirrorError("data.pair_column and data.pair_separator mean nothing to pre-training: leave them out.")

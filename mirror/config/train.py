@@ -1,0 +1,285 @@
+"""Settings of a training run, ``scripts/train.py``: names, types, defaults and ranges.
+
+The sections ``aug``, ``loss``, ``head``, ``optim``, ``schedule`` and ``perturb`` are parts: see
+``mirror.config.parts``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.config.checks import check, limit, rate
+from mirror.config.choices import Accelerator, Pooling, Precision, Sample, Select, Strategy, Task, Tracker, WandbMode
+from mirror.errors import MirrorError
+
+RATES = {"dropout": 0.1, "drophead": 0.0}
+"""Of ``aug``, what perturbs the network: shares of units, and of attention heads (Zhou et al. 2020)."""
+
+
+def named_pooling(setting: str, name: object) -> str:
+    """The name of a pooling, checked."""
+    known = [pooling.value for pooling in Pooling]
+    value = name.value if isinstance(name, Pooling) else name
+    if value not in known:
+        raise MirrorError(f"{setting}={name} is no pooling: choose among {', '.join(known)}, or name a part.")
+    return str(value)
+
+
+@dataclass
+class ModelConfig:
+    """The pretrained model."""
+
+    path: str = "bert-base-uncased"
+    """Hub name, local folder, or ``bundled:mini``."""
+    pooling: Any = "cls"
+    """A name, see ``Pooling``, or a part; ``model/pooling=`` chooses one of its files."""
+    max_tokens: int | None = None
+    """Longest text the saved encoder reads, in tokens; null is what the model takes, 512 at most."""
+    learning_rate: float = 2e-5
+    """The rate that suits this model (the paper's is for base models); ``optim.lr`` follows it."""
+    temperature: float = 0.04
+    """The temperature that suits this model (the paper's is for base models); ``loss.temperature`` follows it, and
+    ``temperature=word`` sets the one for words."""
+    drophead: float = 0.2
+    """The drophead rate that suits this model (authors: 0.2 for BERT, 0.05 for RoBERTa); ``aug=drophead`` uses it."""
+
+    def __post_init__(self) -> None:
+        if not self.path.strip():
+            raise MirrorError("model.path is empty: give a hub name or a folder.")
+        if not isinstance(self.pooling, Mapping):
+            self.pooling = named_pooling("model.pooling", self.pooling)
+        limit("model.max_tokens", self.max_tokens)
+        check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
+        check(0 < self.temperature <= 100, "model.temperature", self.temperature, "above 0 and at most 100")
+        rate("model.drophead", self.drophead)
+
+
+@dataclass
+class DataConfig:
+    """The raw texts."""
+
+    path: str | None = None
+    """A file (txt, csv, tsv, jsonl, json, parquet; also .gz and .zst) or a hub data set; null is ``source``."""
+    source: Any = None
+    """A part that gives the texts where no path is given; see ``mirror.data.sources``."""
+    name: str | None = None
+    """Configuration of the hub data set."""
+    split: str = "train"
+    """Of the hub data set."""
+    column: str | None = None
+    """Column that holds the texts; null is the only text column, or one called text or sentence."""
+    pair_column: str | None = None
+    """Column with a given positive for each text, in place of the text itself."""
+    pair_separator: str | None = None
+    """Splits a line into a text and its given positive, as the authors' ``a||b`` files."""
+    language: str = "en"
+    """Of the built-in words; several as ``en+de``, for an encoder of both."""
+    size: int | None = 10_000
+    """Texts to train on (paper: 10k, best between 10k and 20k); null is all."""
+    sample: Sample = Sample.random
+    deduplicate: bool = True
+    exclude_tests: bool = False
+    """Leave out texts that stand, exactly or nearly, in a set of ``eval=``."""
+
+    def __post_init__(self) -> None:
+        if self.path is not None and not self.path.strip():
+            raise MirrorError("data.path is not set: add data.path=… to the command, a file or a hub data set.")
+        if self.size is not None:
+            check(self.size >= 2, "data.size", self.size, "at least 2, or null for all")
+        if self.language != DataConfig.language and (self.path is not None or self.source is None):
+            raise MirrorError(
+                f"data.language={self.language} chooses built-in words, which are not read here: add data=words."
+            )
+        if self.pair_column and self.pair_separator:
+            raise MirrorError("data.pair_column and data.pair_separator exclude each other: set one of them.")
+        if self.pair_separator == "":
+            raise MirrorError("data.pair_separator is empty: give the characters between the texts, such as '||'.")
+
+
+@dataclass
+class BatchConfig:
+    """How texts become batches."""
+
+    size: int = 200
+    """Texts in a batch over all devices; each comes twice."""
+    micro: int | None = None
+    """Texts that each device encodes at a time, by gradient caching: memory no longer grows with the batch, for one
+    more forward pass; null is all at once."""
+    max_tokens: int = 50
+    """Longer training texts are cut."""
+    pack: bool = True
+    """Lay several texts into one row, without padding, where the model allows it."""
+    pad_to_max: bool = False
+    """Always pad to ``max_tokens``, as the authors' code does."""
+    drop_last: bool = False
+    """Leave out the last, smaller batch of an epoch."""
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
+        check(self.micro is None or self.micro >= 1, "batch.micro", self.micro, "at least 1, or null")
+        check(3 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 3 to 8192")
+        check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+
+
+@dataclass
+class TrainerConfig:
+    """Lightning's trainer."""
+
+    accelerator: Accelerator = Accelerator.auto
+    devices: int = 1
+    nodes: int = 1
+    strategy: Strategy = Strategy.auto
+    precision: Precision = Precision.auto
+    max_epochs: int = 1
+    max_steps: int | None = None
+    """Stop after so many steps, even within an epoch; pre-training takes exactly so many, whatever ``max_epochs``."""
+    gradient_clip: float | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.devices >= 1, "trainer.devices", self.devices, "at least 1")
+        check(self.nodes >= 1, "trainer.nodes", self.nodes, "at least 1")
+        check(self.max_epochs >= 1, "trainer.max_epochs", self.max_epochs, "at least 1")
+        if self.max_steps is not None:
+            check(self.max_steps >= 1, "trainer.max_steps", self.max_steps, "at least 1, or null")
+        if self.gradient_clip is not None:
+            check(self.gradient_clip > 0, "trainer.gradient_clip", self.gradient_clip, "above 0, or null")
+        if self.devices * self.nodes > 1 and self.strategy is Strategy.auto:
+            raise MirrorError(f"trainer.devices={self.devices} needs one process each: add trainer=ddp.")
+
+
+@dataclass
+class LoggerConfig:
+    """Trackers beside the CSV curve, which is always written."""
+
+    trackers: list[Tracker] = field(default_factory=lambda: [Tracker.csv])
+    project: str = "mirror"
+    mode: WandbMode = WandbMode.auto
+    group: str | None = None
+    """Null is the sweep that the run belongs to."""
+    job_type: str = "train"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EvalConfig:
+    """What is measured, before and after training."""
+
+    sets: list[str] = field(default_factory=list)
+    """Names from ``mirror.evaluation.SETS``, files in ``data_dir`` such as ``bli/en-de``, and paths of .tsv files."""
+    with_data_dir: list[str] = field(default_factory=list)
+    """Further sets, measured where ``data_dir`` is given."""
+    data_dir: str | None = None
+    """Folder with ``sts/``, ``word/`` and others; null is the hub, where mirror finds the STS sets alone."""
+    raw: list[Any] = field(default_factory=lambda: ["cls", "mean"])
+    """Poolings of the untouched model that the tuned encoder is compared with."""
+    validation: str = "stsb-dev"
+    """The set that ``select=best`` watches."""
+    every: int = 10
+    """Steps between two looks at the validation set."""
+    dictionary: str | None = None
+    """Concepts with their names, for files of mentions; null is the one beside them."""
+    resamples: int = 1000
+    """Bootstrap resamples for intervals and tests; 0 is none."""
+    mteb: list[str] = field(default_factory=list)
+    """Tasks of MTEB by its names, for ``scripts/evaluate.py``; their data come from the hub."""
+    errors: bool = False
+    """Show where the encoders err, in tables and in ``errors.html``."""
+    neighbours: list[str] = field(default_factory=list)
+    """Words whose nearest texts in the sets are shown."""
+    geometry_every: int = 10
+    """Steps between two looks at the geometry of the space while training; 0 is never."""
+    audit: bool = True
+    """Look for the sets' texts among the training texts."""
+
+    @property
+    def measured(self) -> list[str]:
+        """The sets to measure on."""
+        return [*self.sets, *(self.with_data_dir if self.data_dir else [])]
+
+    def __post_init__(self) -> None:
+        check(self.every >= 1, "eval.every", self.every, "at least 1")
+        check(self.geometry_every >= 0, "eval.geometry_every", self.geometry_every, "0 (never) or more")
+        ok = self.resamples == 0 or 100 <= self.resamples <= 10**6
+        check(ok, "eval.resamples", self.resamples, "0 (off), or from 100 to 1000000")
+        # A pooling with weights of its own gives an untouched model nothing to compare with: it is passed over.
+        self.raw = [named_pooling("eval.raw", name) for name in self.raw if not isinstance(name, Mapping)]
+        if Pooling.mean_padded.value in self.raw:
+            raise MirrorError("eval.raw cannot hold mean_padded: it has no meaning without fixed padding.")
+
+
+@dataclass
+class TrainConfig:
+    """One training run: ``scripts/train.py``."""
+
+    task: Task = Task.sentence
+    model: ModelConfig = field(default_factory=ModelConfig)
+    aug: Any = field(default_factory=dict)
+    """The view maker, see ``mirror.data.views``, and the rates ``dropout`` and ``drophead`` (paper, section 2.2)."""
+    perturb: Any = None
+    """A further perturbation of the network; see ``mirror.encoder.perturb``."""
+    loss: Any = field(default_factory=dict)
+    """See ``mirror.losses``."""
+    head: Any = None
+    """A projection head that the loss sees the vectors through; see ``mirror.losses.heads``."""
+    optim: Any = field(default_factory=dict)
+    """See ``mirror.training.optimizer``."""
+    schedule: Any = field(default_factory=dict)
+    """The course of the learning rate; see ``mirror.training.schedule``."""
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    select: Select = Select.last
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    resume: str | None = None
+    """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
+    seed: int = 42
+    seeds: int = 1
+    """Train and measure with so many seeds, from ``seed`` on; the texts are sampled once."""
+    # Of a sweep alone.
+    retry_failed: bool = False
+    """Run those again that failed."""
+    max_runs: int = 1000
+    """A larger sweep is taken for a mistake."""
+    trial: str | None = None
+    """Set by a search: ``<storage>#<study>#<number>`` of the trial that the run reports its validation scores to."""
+
+    @property
+    def views(self) -> dict[str, Any]:
+        """The part of ``aug`` that is the view maker."""
+        return {name: value for name, value in self.aug.items() if name not in RATES}
+
+    @property
+    def perturbation_rates(self) -> dict[str, Any]:
+        """The other part: dropout as in the paper where a file says nothing."""
+        return {name: self.aug.get(name, default) for name, default in RATES.items()}
+
+    def __post_init__(self) -> None:
+        for name, value in self.perturbation_rates.items():
+            if not isinstance(value, int | float):
+                raise MirrorError(f"aug.{name}={value} is no number: give a rate, at least 0 and below 1.")
+            rate(f"aug.{name}", value)
+        check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        check(1 <= self.seeds <= 2**32 - self.seed, "seeds", self.seeds, "at least 1")
+        if self.seeds > 1 and self.trainer.strategy is not Strategy.auto:
+            raise MirrorError(f"seeds={self.seeds} needs one process: train on one device, or start a run per seed.")
+        if self.seeds > 1 and self.resume:
+            raise MirrorError(f"resume={self.resume} trains {self.seeds} seeds: start the missing ones with seed=….")
+        if self.data.exclude_tests and not self.eval.measured:
+            raise MirrorError("data.exclude_tests=true needs eval=…, the sets whose texts are left out.")
+        devices = self.trainer.devices * self.trainer.nodes
+        if self.batch.size < devices:
+            raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
+        if self.model.pooling == Pooling.mean_padded.value and not self.batch.pad_to_max:
+            raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
+        if self.select is Select.best and not self.eval.validation:
+            raise MirrorError("select=best needs eval.validation, the set to watch.")
+        if self.select is Select.best and self.trainer.strategy is Strategy.fsdp:
+            raise MirrorError("select=best looks at the encoder in between, not with trainer=fsdp: use trainer=ddp.")
+        if self.eval.mteb:
+            raise MirrorError("eval.mteb is for scripts/evaluate.py: leave it out, and evaluate the encoder after.")

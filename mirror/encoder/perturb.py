@@ -1,0 +1,124 @@
+"""What makes the network give two vectors for one text while it learns: dropout and drophead.
+
+A perturbation is attached to an encoder before training and detached after it. One of a user's own needs the same two
+methods: ``_target_: my_package.MyPerturbation`` in a file of the group ``perturb``.
+"""
+
+import re
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mirror.errors import MirrorError
+
+if TYPE_CHECKING:
+    from mirror.encoder.encoder import MirrorEncoder
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """Changes how an encoder computes in training mode."""
+
+    def attach(self, encoder: "MirrorEncoder") -> None:
+        """Begin. ``encoder.block`` is the block that is encoded at the moment, for hooks that must tell its texts
+        apart."""
+
+    def detach(self) -> None:
+        """Leave the encoder as it was."""
+
+
+class Dropout:
+    """Every dropout inside the backbone at one rate: modules, and the rates that attention code reads from
+    attributes."""
+
+    def __init__(self, rate: float) -> None:
+        """``rate`` is a share of the units."""
+        self.rate = rate
+        self._before: list[tuple[nn.Module, str, float]] = []
+
+    def attach(self, encoder: "MirrorEncoder") -> None:
+        """Set the rates."""
+        self._before = set_dropout(encoder.backbone, self.rate)
+
+    def detach(self) -> None:
+        """Bring the rates back that the model came with."""
+        for module, name, value in self._before:
+            setattr(module, name, value)
+        self._before = []
+
+
+def set_dropout(backbone: nn.Module, rate: float) -> list[tuple[nn.Module, str, float]]:
+    """Set every dropout inside a backbone; what stood there before, as module, attribute and rate."""
+    before: list[tuple[nn.Module, str, float]] = []
+    for module in backbone.modules():
+        names = [name for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
+        if isinstance(module, nn.Dropout):
+            names.append("p")
+        for name in names:
+            before.append((module, name, getattr(module, name)))
+            setattr(module, name, rate)
+    return before
+
+
+ATTENTION_OUTPUT = re.compile(
+    r"(attention\.output\.dense"  # BERT, RoBERTa, XLM-R, ELECTRA, ERNIE, DeBERTa
+    r"|attention\.out_lin"  # DistilBERT
+    r"|attention\.dense"  # ALBERT
+    r"|attn\.o"  # MPNet
+    r"|attn\.Wo)$"  # ModernBERT
+)
+"""The linear layer that mixes the heads' outputs: its input is the heads, side by side."""
+
+
+class DropHead:
+    """Drops whole attention heads during training (Zhou et al. 2020; the paper's section 2.2).
+
+    Each text draws its own heads in each layer, packed with others in a row or not, so that the two views of a
+    text differ. The kept heads are scaled by heads / kept. At least one head is always kept: the one that drew the
+    largest number, so that the scale is finite.
+    """
+
+    def __init__(self, rate: float) -> None:
+        """``rate`` is a share of the heads."""
+        self.rate, self.heads = rate, 0
+        self._handles: list[RemovableHandle] = []
+        self._encoder: MirrorEncoder | None = None
+
+    def attach(self, encoder: "MirrorEncoder") -> None:
+        """Hook every attention layer.
+
+        Raises:
+            MirrorError: the backbone has no attention layer of a known form.
+        """
+        backbone, rate = encoder.backbone, self.rate
+        self.heads = getattr(getattr(backbone, "config", None), "num_attention_heads", 0)
+        layers = [layer for name, layer in backbone.named_modules() if ATTENTION_OUTPUT.search(name)]
+        if not layers or not self.heads:
+            raise MirrorError(
+                f"aug.drophead={rate} does not work with {type(backbone).__name__}: its attention layers are not "
+                "known; set aug.drophead=0 and use aug.dropout."
+            )
+        self._encoder = encoder
+        self._handles = [layer.register_forward_pre_hook(self._drop) for layer in layers]
+
+    def _drop(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if not layer.training or self.rate == 0:
+            return None
+        assert self._encoder is not None
+        block = self._encoder.block
+        assert block is not None
+        heads_in = inputs[0]  # (R, W, H * D)
+        draw = torch.rand(len(block.texts) + 1, self.heads, device=heads_in.device)  # one row is padding's
+        keep = (draw >= self.rate) | (draw == draw.amax(dim=1, keepdim=True))
+        scale = keep * (self.heads / keep.sum(dim=1, keepdim=True))  # (B + 1, H)
+        per_token = scale.to(heads_in.dtype)[block.text_index]  # (R, W, H); padding, -1, takes the last row
+        split = heads_in.unflatten(-1, (self.heads, -1)) * per_token.unsqueeze(-1)  # (R, W, H, D)
+        return (split.flatten(-2), *inputs[1:])
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._encoder = [], None

@@ -1,0 +1,44 @@
+"""What a loss is: given the encoder and a batch, it returns the loss and its named components."""
+
+from torch import Tensor, nn
+
+from mirror.data.batches import MirroredBatch
+from mirror.losses.embedder import Embedder
+
+Components = dict[str, Tensor]
+"""Scalars by name. ``loss`` is minimised; each of the others, detached or not, is a curve of its own."""
+
+
+class Loss(nn.Module):
+    """A loss owns what it needs beside the encoder: a queue, a momentum encoder, a teacher. All of it is checkpointed.
+
+    Its settings are the arguments of its ``__init__``. Where ``__init__`` also asks for ``embedder``, it is given the
+    encoder with its projection head, to copy or to read sizes from; it must not keep it, or its weights count twice.
+    """
+
+    sides_apart = False
+    """Whether the views of the two sides are to be laid into rows of their own, for two encoders that read one side
+    each. Otherwise one pass through the encoder serves both."""
+
+    def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
+        """The loss of a batch.
+
+        Under ``torch.distributed`` each device calls this with its share of the texts; ``mirror.losses.gather`` brings
+        the vectors of all. The mean of the devices' losses must be the loss of one process with all the texts.
+
+        Args:
+            embed: the batch's views to vectors; see ``Embedder``.
+            batch: the views, the texts and their numbers.
+        """
+        raise NotImplementedError
+
+    def after_step(self, embed: Embedder) -> None:
+        """Called when the optimizer has taken a step, for instance to move a momentum encoder."""
+
+    def negatives(self, texts: int) -> int:
+        """How many vectors each row is contrasted with, in a batch of so many texts over all devices."""
+        return 0
+
+    def describe(self) -> str:
+        """A line for the log and the model card."""
+        return type(self).__name__

@@ -1,0 +1,50 @@
+"""The views of a batch to vectors: encoder, gradient caching, projection head."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mirror.data.batches import MirroredBatch, Parts
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.packing import TokenBlock
+
+
+class Embedder(nn.Module):
+    """An encoder with its projection head, as a loss sees it. The head is left behind when the encoder is saved.
+
+    Args:
+        encoder: texts to vectors.
+        head: vectors to vectors, (N, D) to (N, D'); None is none.
+    """
+
+    def __init__(self, encoder: MirrorEncoder, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, batch: MirroredBatch) -> Tensor:
+        """The vectors of all views, (V, N, D)."""
+        if len(batch.sides) == 1:
+            vectors: Tensor = self._embed(batch.sides[0]).unflatten(0, batch.text_ids.shape)
+            return vectors  # (V, N, D)
+        return torch.stack([self._embed(parts) for parts in batch.sides])
+
+    def side(self, batch: MirroredBatch, side: int) -> Tensor:
+        """The vectors of one view of each text, (N, D), of a batch whose sides are apart."""
+        return self._embed(batch.sides[side])
+
+    def _embed(self, parts: Parts) -> Tensor:
+        """Several parts are encoded one after the other and encoded again for their gradients, with the same dropout
+        (gradient caching, Gao et al. 2021): the activations of only one part are held."""
+        if len(parts) == 1 or not torch.is_grad_enabled():
+            vectors = torch.cat([self.encoder(part) for part in parts])
+        else:
+            # checkpoint keeps the random state of the devices of the tensors among its arguments; in a block it finds
+            # none.
+            vectors = torch.cat(
+                [checkpoint(self._encode, part, part[0].text_index, use_reentrant=False) for part in parts]
+            )
+        return vectors if self.head is None else self.head(vectors)  # (N, D)
+
+    def _encode(self, part: list[TokenBlock], device_of: Tensor) -> Tensor:
+        vectors: Tensor = self.encoder(part)
+        return vectors

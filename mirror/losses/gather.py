@@ -1,0 +1,69 @@
+"""The vectors of all devices, with gradients."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Gathered(NamedTuple):
+    """Vectors and text numbers of all devices; M texts over all devices."""
+
+    vectors: Tensor  # (V, M, D)
+    text_ids: Tensor  # (V, M)
+    first: int
+    """Place of this device's first text among the M."""
+
+
+def gather(vectors: Tensor, text_ids: Tensor) -> Gathered:
+    """Everyone's vectors, in the order of the devices, which may hold different numbers of texts.
+
+    The gradient of one's own vectors is the sum over all devices that used them. A loss that each device computes for
+    its own rows, divides by the number of all rows and multiplies by ``world_size()`` has the gradients of one process
+    with all the texts, since DDP averages them.
+
+    Args:
+        vectors: (V, N, D).
+        text_ids: (V, N).
+    """
+    world = world_size()
+    if world == 1:
+        return Gathered(vectors, text_ids, 0)
+    n = vectors.shape[1]
+    counts = [torch.zeros(1, dtype=torch.long, device=vectors.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([n], device=vectors.device))
+    sizes = [int(count) for count in counts]
+    # all_gather wants equal shapes: the smaller devices fill up, and the filling is cut off again.
+    room = max(sizes)
+    everyone = _AllGather.apply(F.pad(vectors, (0, 0, 0, room - n)))  # type: ignore[no-untyped-call]  # (world, V, room, D)
+    filled = F.pad(text_ids, (0, room - n))
+    id_parts = [torch.zeros_like(filled) for _ in range(world)]
+    dist.all_gather(id_parts, filled)
+    return Gathered(
+        torch.cat([part[:, :size] for part, size in zip(everyone, sizes, strict=True)], dim=1),
+        torch.cat([part[:, :size] for part, size in zip(id_parts, sizes, strict=True)], dim=1),
+        sum(sizes[: dist.get_rank()]),
+    )
+
+
+def world_size() -> int:
+    """The number of processes that share a batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _AllGather(torch.autograd.Function):
+    """Everyone's tensors, stacked; the gradient of one's own is the sum over all who used it."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]

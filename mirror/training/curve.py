@@ -1,0 +1,128 @@
+"""The curves of a run: the loss of every step, and its components."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from mirror.data.batches import MirroredBatch
+from mirror.errors import MirrorError
+from mirror.runs.record import RunRecord
+
+log = logging.getLogger(__name__)
+
+HARDLY_MOVED = 0.05
+"""A loss that falls by less than this share says that the learning rate does not suit the model."""
+
+
+class Curve(Callback):
+    """Writes the loss of every step and its components to the trackers, stops at a loss that is not finite, notes the
+    moment of the first step.
+
+    Args:
+        record: of the run.
+        every: steps between two looks at the losses: each look waits for the device.
+    """
+
+    def __init__(self, record: RunRecord, every: int) -> None:
+        self.record, self.every = record, every
+        self.losses = list[float]()
+        self.components = dict[str, list[float]]()
+        """By name, of every step."""
+        self._unseen = list[dict[str, Tensor]]()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        unseen = [{name: float(value) for name, value in step.items()} for step in self._unseen]
+        return {
+            "losses": [*self.losses, *(step["loss"] for step in unseen)],
+            "components": {
+                name: [*values, *(step[name] for step in unseen)] for name, values in self.components.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From the checkpoint of the run's beginning."""
+        self.losses, self.components = state["losses"], state["components"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The curve of a run that goes on begins where the run began."""
+        for step, loss in enumerate(self.losses, start=1):
+            others = {name: values[step - 1] for name, values in self.components.items()}
+            self._write(trainer, step, {"loss": loss, **others})
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: MirroredBatch,
+        batch_idx: int,
+    ) -> None:
+        """Note the loss; look where it is time.
+
+        Raises:
+            MirrorError: a loss is not finite: nothing after it means anything.
+        """
+        if "to first step" not in self.record.content["seconds"]:
+            self.record.content["seconds"]["to first step"] = round(time.time() - self.record.started, 3)
+        # Over all devices. What validation found stands among them too.
+        step = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("val/")}
+        for name in step.keys() - {"loss"}:
+            self.components.setdefault(name, [])
+        self._unseen.append(step)
+        if len(self._unseen) >= self.every or trainer.global_step >= trainer.max_steps:
+            for step, loss in self._look(trainer):
+                if not math.isfinite(loss):
+                    raise MirrorError(
+                        f"The loss is {loss} at step {step}: lower optim.lr, raise loss.temperature, or set "
+                        "trainer.precision=fp32."
+                    )
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """What has been computed is written all the same."""
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> list[tuple[int, float]]:
+        """Move the unseen losses to the trackers; their steps, counted from 1, and their values."""
+        if not self._unseen:
+            return []
+        names = list(self._unseen[0])
+        # One wait for the device, however many there are.
+        columns = torch.stack([torch.stack([step[name].float() for name in names]) for step in self._unseen]).tolist()
+        seen = []
+        for number, values in enumerate(columns, start=trainer.global_step - len(columns) + 1):
+            found = dict(zip(names, values, strict=True))
+            self._write(trainer, number, found)
+            self.losses.append(found.pop("loss"))
+            for name, value in found.items():
+                self.components[name].append(value)
+            seen.append((number, self.losses[-1]))
+        self._unseen.clear()
+        return seen
+
+    def _write(self, trainer: pl.Trainer, step: int, found: dict[str, float]) -> None:
+        for tracker in trainer.loggers:
+            tracker.log_metrics(found, step - 1)
+
+    def finish(self) -> None:
+        """Store the ends of the curves; warn where the loss is flat."""
+        tenth = max(1, len(self.losses) // 10)
+        first, last = (sum(part) / tenth for part in (self.losses[:tenth], self.losses[-tenth:]))
+        self.record["loss"] = {"first": first, "last": last}
+        if self.components:
+            self.record["components"] = {
+                name: {"first": sum(values[:tenth]) / tenth, "last": sum(values[-tenth:]) / tenth}
+                for name, values in self.components.items()
+            }
+        if len(self.losses) >= 10 and last > first * (1 - HARDLY_MOVED):
+            log.warning(
+                "The loss hardly moved (%.4f to %.4f): optim.lr may not suit this model; small ones want 3e-4 to 1e-3.",
+                first,
+                last,
+            )

@@ -1,0 +1,54 @@
+"""The course of the learning rate over the steps of a run. Chosen by ``schedule=``.
+
+One of a user's own is a function or class that takes ``optimizer`` and, where it asks for it, the number of ``steps``,
+such as any of ``torch.optim.lr_scheduler``.
+"""
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from mirror.config import check
+
+DECAY_SHARE = 0.2
+"""Of the steps, in which ``wsd`` falls (Hägele et al. 2024: a fifth is enough)."""
+
+
+def constant(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+    """A linear ramp over ``warmup_steps``, then the same rate to the end."""
+    return _scheduler("constant_with_warmup", optimizer, steps, warmup_steps)
+
+
+def linear(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+    """A linear ramp, then a linear fall to zero."""
+    return _scheduler("linear", optimizer, steps, warmup_steps)
+
+
+def cosine(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+    """A linear ramp, then a fall to zero along a cosine."""
+    return _scheduler("cosine", optimizer, steps, warmup_steps)
+
+
+def wsd(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+    """A linear ramp, the same rate, and a linear fall to zero over the last fifth of the steps."""
+    fall = {"num_decay_steps": max(1, int(steps * DECAY_SHARE)), "decay_type": "linear"}
+    return _scheduler("warmup_stable_decay", optimizer, steps, warmup_steps, **fall)
+
+
+def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: int, **options: Any) -> LRScheduler:
+    """One of transformers' schedules.
+
+    Raises:
+        MirrorError: ``warmup_steps`` is negative.
+    """
+    check(warmup_steps >= 0, "schedule.warmup_steps", warmup_steps, "0 or more")
+    scheduler: LRScheduler = get_scheduler(
+        name,
+        optimizer,
+        num_warmup_steps=warmup_steps,
+        num_training_steps=steps,
+        scheduler_specific_kwargs=options,
+    )
+    return scheduler

@@ -32,8 +32,10 @@ class AuthorsLoop:
         """Load the model of a folder."""
         from pytorch_metric_learning.losses import NTXentLoss
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.encoder: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).to(device).train()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.encoder: Any = (
+            AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).to(device).train()
+        )
         self.loss = NTXentLoss(temperature=config.loss.temperature)
         weight_decay = config.optim.weight_decay
         self.optimizer = AdamW(self.encoder.parameters(), lr=config.optim.lr, weight_decay=weight_decay)
@@ -95,8 +97,14 @@ class SimCSE:
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
         # Else the library computes in the precision of the file, and half precision takes far longer on a CPU.
-        fp32 = {"dtype": torch.float32}
-        transformer = Transformer(str(folder), max_seq_length=config.batch.max_tokens, model_kwargs=fp32)
+        safe = {"trust_remote_code": False}
+        transformer = Transformer(
+            str(folder),
+            max_seq_length=config.batch.max_tokens,
+            model_kwargs={"dtype": torch.float32, **safe},
+            processor_kwargs=safe,
+            config_kwargs=safe,
+        )
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="cls")
         self.model = SentenceTransformer(modules=[transformer, pooling], device=str(device)).train()
         self.loss = MultipleNegativesRankingLoss(self.model, scale=1 / config.loss.temperature)

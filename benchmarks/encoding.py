@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         mirror = MirrorEncoder.load(arguments.model, "cls").to(device)
         mirror.save(Path(scratch) / "encoder")
-        other = SentenceTransformer(str(Path(scratch) / "encoder"), device=arguments.device)
+        other = SentenceTransformer(str(Path(scratch) / "encoder"), trust_remote_code=False, device=arguments.device)
 
     def theirs(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = other.encode(list(texts), batch_size=arguments.st_batch, show_progress_bar=False)

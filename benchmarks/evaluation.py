@@ -201,7 +201,7 @@ def speed_section(arguments: argparse.Namespace) -> Section:
     memory = peak_memory_mib(DEVICE)
     with tempfile.TemporaryDirectory() as scratch:
         encoder.save(Path(scratch) / "encoder")
-        other = SentenceTransformer(str(Path(scratch) / "encoder"), device=DEVICE.type)
+        other = SentenceTransformer(str(Path(scratch) / "encoder"), trust_remote_code=False, device=DEVICE.type)
     other.encode(results.texts[:500], show_progress_bar=False)
     theirs: Callable[[], Any] = lambda: other.encode(results.texts, show_progress_bar=False)  # noqa: E731
     times["sentence-transformers"] = seconds(theirs, DEVICE)[0]

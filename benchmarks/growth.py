@@ -158,7 +158,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 def write_texts(path: Path, model: Path, count: int, length: int) -> Path:
     """Different texts of ``length`` tokens each, special ones included, one a line."""
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     words = [word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha()]
     rng = random.Random(0)
     with path.open("w", encoding="utf-8") as file:

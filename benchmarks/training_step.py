@@ -143,7 +143,7 @@ def base_model(draft: Path, scratch: str) -> Path:
 
 def roberta_model(draft: Path, scratch: str) -> Path:
     """RoBERTa-base with random weights, its 50,265 embeddings included, of which the tokenizer uses the first."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(draft)
+    tokenizer: Any = AutoTokenizer.from_pretrained(draft, trust_remote_code=False)
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, pad_token_id=tokenizer.pad_token_id
@@ -155,7 +155,7 @@ def roberta_model(draft: Path, scratch: str) -> Path:
 
 def random_model(draft: Path, folder: str, *, layers: int, hidden: int) -> Path:
     """A BERT of any size with random weights and the tokenizer of another model."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(draft)
+    tokenizer: Any = AutoTokenizer.from_pretrained(draft, trust_remote_code=False)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),

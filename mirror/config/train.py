@@ -220,7 +220,7 @@ class TrainConfig:
     perturb: Any = None
     """A further perturbation of the network; see ``mirror.encoder.perturb``."""
     loss: Any = field(default_factory=dict)
-    """See ``mirror.losses``."""
+    """See ``mirror.losses.infonce``."""
     head: Any = None
     """A projection head that the loss sees the vectors through; see ``mirror.losses.heads``."""
     optim: Any = field(default_factory=dict)

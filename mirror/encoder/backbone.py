@@ -1,8 +1,10 @@
 """A pretrained backbone and its tokenizer, from this package, a local folder or the hub."""
 
 import copy
+import logging
 import math
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,16 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import find_adapter_config_file
 
 from mirror.encoder import hub
 from mirror.errors import MirrorError
 from mirror.runs.sharing import shared, sharing
+
+log = logging.getLogger(__name__)
+
+NAMED = 3
+"""Weights that an error names."""
 
 
 @contextmanager
@@ -35,52 +43,136 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
 def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
     """The folder that a model lies in, if it is known, the backbone in float32 and the tokenizer.
 
-    Errors name ``setting``, by which the user gave the model.
+    Code that lies in the folder is never run, and nobody is asked whether it may be.
+
+    Raises:
+        MirrorError: there is no such model, the hub cannot be reached, its files are damaged or do not belong together,
+            or it is not an encoder; ``setting``, by which the user gave it, is named.
     """
     loaded = shared("backbone", name, lambda: _load(name, setting))
     return copy.deepcopy(loaded) if sharing() else loaded  # the backbone is going to be tuned
 
 
 def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
-    source = hub.source_of(name, setting)
+    source, given = hub.source_of(name, setting), f"{setting}={name}"
     folder = Path(source).expanduser()
     if hub.looks_local(source):
         if not folder.exists():
-            raise MirrorError(f"{setting}={name} does not exist: give a model folder or a hub name.")
-        if not (folder / "config.json").exists():
-            raise MirrorError(f"{setting}={name} is no model folder: it has no config.json.")
+            raise MirrorError(f"{given} does not exist: give a model folder or a hub name.")
         source, reachable = str(folder), True
     else:
         reachable = hub.go_offline_unless_reachable()
     try:
         with quiet(bars=not folder.exists()):  # a download keeps its bar
-            config = AutoConfig.from_pretrained(source)
+            _refuse_adapter(source, given)
+            if folder.exists() and not (folder / "config.json").exists():
+                raise MirrorError(f"{given} is no model folder: it has no config.json.")
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
                 raise MirrorError(
-                    f"{setting}={name} is a {config.model_type} model, which does not read text in both directions: "
+                    f"{given} is a {config.model_type} model, which does not read text in both directions: "
                     "give a masked language model such as BERT or RoBERTa."
                 )
-            backbone = AutoModel.from_pretrained(source, config=config, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            backbone, _ = load_weights(AutoModel, source, given)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except MirrorError:
         raise
     except Exception as error:  # whatever the libraries make of a folder that is damaged or none of theirs
-        if not reachable:
-            raise MirrorError(
-                f"{setting}={name} is no local folder, and the hub cannot be reached: "
-                f"give a local folder, as in {setting}=/path/to/model."
-            ) from error
-        raise MirrorError(f"{setting}={name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise unloadable(setting, name, error, reachable=reachable) from error
+    if getattr(config, "auto_map", None):
+        log.warning(
+            "%s brings code of its own, which is not run: it is a plain %s here.", given, type(backbone).__name__
+        )
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up, without a single word
-        raise MirrorError(f"{setting}={name} comes without a tokenizer: add its tokenizer.json to the folder.")
+        raise MirrorError(f"{given} comes without a tokenizer: add its tokenizer.json to the folder.")
     if tokenizer.pad_token_id is None:
-        raise MirrorError(f"{setting}={name} has a tokenizer without a padding token: give an encoder model.")
+        raise MirrorError(f"{given} has a tokenizer without a padding token: give an encoder model.")
     if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
         raise MirrorError(
-            f"{setting}={name}: the tokenizer has {len(tokenizer)} entries and the model only "
+            f"{given}: the tokenizer has {len(tokenizer)} entries and the model only "
             f"{backbone.get_input_embeddings().num_embeddings} embeddings: they do not belong together."
         )
     return _folder_of(source), backbone, tokenizer
+
+
+def load_weights(kind: Any, source: str, given: str) -> tuple[Any, list[str]]:
+    """A model of an ``AutoModel`` class in float32, and the weights of its head that its files lack.
+
+    Raises:
+        MirrorError: weights of the backbone are missing, of another shape than the configuration says or not finite,
+            or pickled ones cannot be read; ``given``, a setting with its value, is named.
+    """
+    try:
+        # Other shapes are only let through to be named below.
+        options = {"dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        model, loading = kind.from_pretrained(source, trust_remote_code=False, **options)
+    except ValueError:  # a configuration that this class does not know
+        raise
+    except Exception as error:  # torch's own advice to a file that it will not unpickle is to let it run its code
+        if isinstance(error, pickle.UnpicklingError) or _only_pickled(Path(source)):
+            raise MirrorError(
+                f"{given} has pickled weights (pytorch_model.bin) that are damaged or hold more than weights, and are "
+                "not loaded: give the model with a model.safetensors."
+            ) from error
+        raise
+    for weights, found, wanted in sorted(loading["mismatched_keys"]):
+        raise MirrorError(
+            f"{given} has weights of another shape than its config.json says ({weights} is {_shape(found)} and not "
+            f"{_shape(wanted)}): give the config.json that belongs to them."
+        )
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    # Nothing reads the pooler, and many a checkpoint lacks it.
+    backbone = {f"{prefix}{weights}" for weights in model.base_model.state_dict() if not weights.startswith("pooler.")}
+    missing = sorted(loading["missing_keys"])
+    if lost := [weights for weights in missing if weights in backbone]:
+        raise MirrorError(
+            f"{given} lacks weights that its config.json asks for ({_some(lost)}): give the whole model, with the "
+            "config.json that belongs to it."
+        )
+    if wrong := [name for name, weights in model.named_parameters() if not weights.isfinite().all()]:
+        raise MirrorError(
+            f"{given} has weights that are infinite or not a number ({_some(wrong)}): give a model whose training did "
+            "not diverge."
+        )
+    vars(model.config).pop("auto_map", None)  # where the model is saved, that code does not lie
+    return model, missing
+
+
+def unloadable(setting: str, name: str, error: Exception, *, reachable: bool) -> MirrorError:
+    """What to tell of an error of the libraries: their own advice may be to run what lies in the folder."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return MirrorError(
+            f"{setting}={name} can only be read by code of its own, which is never run: give one that transformers "
+            "reads by itself, such as BERT or RoBERTa."
+        )
+    if not reachable:
+        return MirrorError(
+            f"{setting}={name} is no local folder, and the hub cannot be reached: "
+            f"give a local folder, as in {setting}=/path/to/model."
+        )
+    return MirrorError(f"{setting}={name} cannot be loaded: {text[:300]}")
+
+
+def _refuse_adapter(source: str, given: str) -> None:
+    if find_adapter_config_file(source):
+        raise MirrorError(
+            f"{given} has an adapter beside or instead of its weights (adapter_config.json), which would be ignored: "
+            "merge it into the model first (merge_and_unload in PEFT) and give that folder."
+        )
+
+
+def _only_pickled(folder: Path) -> bool:
+    return any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors*"))
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _folder_of(source: str) -> Path | None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Robe
 from mirror.config import PretrainConfig, Start, TokenizerKind, plain
 from mirror.data.texts import read_texts
 from mirror.encoder import hub
-from mirror.encoder.backbone import load_backbone, longest_text, quiet
+from mirror.encoder.backbone import load_backbone, load_weights, longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.export import write_whole
 from mirror.encoder.perturb import set_dropout
@@ -181,19 +181,17 @@ def _model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any
         with quiet():
             source = hub.source_of(config.model.path, "model.path")
             try:
-                model, loading = AutoModelForMaskedLM.from_pretrained(
-                    source, dtype=torch.float32, output_loading_info=True
-                )
+                model, missing = load_weights(AutoModelForMaskedLM, source, f"model.path={config.model.path}")
             except ValueError as error:  # transformers has no masked language model of this type
                 raise MirrorError(
                     f"model.path={config.model.path} cannot be trained to fill in masks: give a masked language model "
                     "such as BERT or RoBERTa."
                 ) from error
-        if loading["missing_keys"]:
+        if missing:
             log.warning(
                 "model.path=%s comes without %s: these weights begin at random.",
                 config.model.path,
-                ", ".join(sorted(loading["missing_keys"])),
+                ", ".join(missing),
             )
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             raise MirrorError(

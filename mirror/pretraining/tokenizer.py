@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mirror.config import TokenizerConfig, TokenizerKind
 from mirror.encoder import hub
-from mirror.encoder.backbone import quiet
+from mirror.encoder.backbone import quiet, unloadable
 from mirror.errors import MirrorError
 
 BERT_SPECIAL = {
@@ -127,13 +127,9 @@ def load_tokenizer(path: str) -> Any:
     reachable = hub.looks_local(source) or hub.go_offline_unless_reachable()
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever the library makes of a folder that is none of its own
-        if not reachable:
-            raise MirrorError(
-                f"tokenizer.path={path} is no local folder, and the hub cannot be reached: give a local folder."
-            ) from error
-        raise MirrorError(f"tokenizer.path={path} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+        raise unloadable("tokenizer.path", path, error, reachable=reachable) from error
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise MirrorError(f"tokenizer.path={path} has no mask or padding token: give a masked language model's.")
     return tokenizer

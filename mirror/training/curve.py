@@ -72,10 +72,10 @@ class Curve(Callback):
         if "to first step" not in self.record.content["seconds"]:
             self.record.content["seconds"]["to first step"] = round(time.time() - self.record.started, 3)
         # Over all devices. What validation found stands among them too.
-        step = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("val/")}
-        for name in step.keys() - {"loss"}:
+        found = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("val/")}
+        for name in found.keys() - {"loss"}:
             self.components.setdefault(name, [])
-        self._unseen.append(step)
+        self._unseen.append(found)
         if len(self._unseen) >= self.every or trainer.global_step >= trainer.max_steps:
             for step, loss in self._look(trainer):
                 if not math.isfinite(loss):

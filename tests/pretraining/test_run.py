@@ -1,6 +1,7 @@
 """Whole pre-training runs on a tiny model: what they leave, how they go on after a stop, how they fail."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,15 @@ def test_a_model_without_its_head(
     with caplog.at_level("WARNING"):
         go(texts, tmp_path / "run", f"model.path={tmp_path / 'encoder'}", "trainer.max_steps=1")
     assert "comes without cls.predictions" in caplog.text
+
+
+def test_a_model_without_a_layer(texts: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    """Only the head may begin at random."""
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 3}), encoding="utf-8")
+    with pytest.raises(MirrorError, match=r"model\.path=.* lacks weights .*\(encoder\.layer\.2\.attention"):
+        go(texts, tmp_path / "run", f"model.path={model}")
 
 
 @pytest.mark.parametrize("sizes", [["model.hidden=33", "model.heads=3"], ["model.positions=40", "batch.max_tokens=40"]])

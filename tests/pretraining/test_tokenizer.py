@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,18 @@ def test_tokenizer_of_the_bundled_model() -> None:
 def test_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(MirrorError, match=r"tokenizer\.path=.* cannot be loaded"):
         load_tokenizer(str(tmp_path))
+
+
+def test_code_of_a_tokenizer_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "it ran"
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    settings = {"tokenizer_class": "OddTokenizer", "auto_map": {"AutoTokenizer": ["odd.OddTokenizer", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    code = f"from pathlib import Path\nPath({str(marker)!r}).touch()\nclass OddTokenizer: ...\n"
+    (folder / "odd.py").write_text(code, encoding="utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pytest.raises(MirrorError, match=r"tokenizer\.path=.* code of its own, which is never run"):
+        load_tokenizer(str(folder))
+    assert not marker.exists()

@@ -96,7 +96,7 @@ def compare(
     for _ in range(rounds):
         times["mirror"].append(seconds(lambda: mirror.encode(texts), device)[0])
         times["sentence_transformers"].append(seconds(lambda: theirs(texts), device)[0])
-    lengths = [len(ids) for ids in mirror.tokenize(texts)["input_ids"]]
+    lengths = [len(ids) for ids in mirror.layout.tokenize(texts)["input_ids"]]
     pairs = zip(times["sentence_transformers"], times["mirror"], strict=True)
     return {
         "texts": len(texts),

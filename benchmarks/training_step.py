@@ -36,12 +36,14 @@ from benchmarks.measure import (
 )
 from mirror.config import Precision, TrainConfig
 from mirror.config.compose import compose
+from mirror.config.parts import build
 from mirror.data.batches import BatchKey, MirroredBatch, MirroredPairs
 from mirror.data.texts import TextTable, read_texts
-from mirror.data.views import set_dropout
+from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.perturb import set_dropout
 from mirror.training.hardware import choose_precision
-from mirror.training.module import MirrorModule
+from mirror.training.module import build_module
 
 BATCH = {"mini": 200, "base": 32, "roberta": 32}
 WARMUP = 2
@@ -66,17 +68,19 @@ class Mirror:
     def __init__(self, folder: Path, config: TrainConfig, device: torch.device, table: TextTable) -> None:
         """Load the model of a folder, tokenise the texts."""
         self.encoder = MirrorEncoder.load(folder, config.model.pooling)
-        set_dropout(self.encoder.backbone, config.aug.dropout)
+        set_dropout(self.encoder.backbone, config.perturbation_rates["dropout"])
         self.encoder.to(device).train()
         self.pairs: MirroredPairs
+        layout = self.encoder.layout
+        views: Views = build(config.views, "aug", Views, layout=layout)
         self.tokenising, self.pairs = seconds(
-            lambda: MirroredPairs(table.pairs, self.encoder, config.aug, config.batch, config.seed), device
+            lambda: MirroredPairs(table.pairs, layout, views, config.batch, config.seed), device
         )
         self.device = device
         self.precision = choose_precision(config.trainer.precision, device.type)
         accelerator = "gpu" if device.type == "cuda" else "cpu"
         trainer = pl.Trainer(max_epochs=-1, max_steps=1, accelerator=accelerator, devices=1, logger=False)
-        self.module = MirrorModule(self.encoder, config.loss, config.optim)
+        self.module = build_module(config, self.encoder)
         self.module.trainer = trainer  # it knows the number of steps, which the schedule asks for
         self.optimizer: torch.optim.Optimizer = self.module.configure_optimizers()["optimizer"]
 
@@ -92,7 +96,7 @@ class Mirror:
         """As ``MirrorModule.training_step``, under Lightning's kind of autocast."""
         bf16 = self.precision is Precision.bf16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            loss: torch.Tensor = self.module(batch.to(self.device))
+            loss: torch.Tensor = self.module(batch.to(self.device))["loss"]
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

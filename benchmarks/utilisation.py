@@ -100,12 +100,12 @@ def main() -> None:
 
 def real_tokens(batch: MirroredBatch) -> int:
     """Tokens that belong to a text."""
-    return sum(int((block.text_index >= 0).sum()) for part in batch.parts for block in part)
+    return sum(int((block.text_index >= 0).sum()) for parts in batch.sides for part in parts for block in part)
 
 
 def all_places(batch: MirroredBatch) -> int:
     """Tokens that the backbone computes, padding included."""
-    return sum(block.text_index.numel() for part in batch.parts for block in part)
+    return sum(block.text_index.numel() for parts in batch.sides for part in parts for block in part)
 
 
 def useful(batch: MirroredBatch, encoder: MirrorEncoder) -> float:
@@ -113,12 +113,12 @@ def useful(batch: MirroredBatch, encoder: MirrorEncoder) -> float:
     backbone: Any = encoder.backbone
     weights = sum(layer.weight.numel() for layer in backbone.encoder.modules() if isinstance(layer, nn.Linear))
     squares = 0
-    for block in (block for part in batch.parts for block in part):
+    for block in (block for parts in batch.sides for part in parts for block in part):
         lengths = torch.bincount(block.text_index[block.text_index >= 0])
         squares += int((lengths**2).sum())
     linear = 2.0 * weights * real_tokens(batch)
     attention = 4.0 * backbone.config.num_hidden_layers * backbone.config.hidden_size * squares  # QK^T and its use
-    similarity = 2.0 * len(batch.texts) ** 2 * encoder.dimension
+    similarity = 2.0 * batch.text_ids.numel() ** 2 * encoder.dimension
     return float(3 * (linear + attention + similarity))
 
 

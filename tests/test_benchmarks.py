@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, SENTENCES
+from tests.helpers import pairs_of
 
 
 @pytest.mark.slow
@@ -95,13 +96,13 @@ def test_useful_work_is_what_a_counter_counts(tiny_bert: Path) -> None:
 
     from benchmarks.utilisation import useful
     from mirror import MirrorEncoder
-    from mirror.config import AugConfig, BatchConfig
-    from mirror.data.batches import BatchKey, MirroredPairs
+    from mirror.config import BatchConfig
+    from mirror.data.batches import BatchKey
 
     encoder = MirrorEncoder.load(tiny_bert)
     encoder.backbone.set_attn_implementation("eager")
     texts = [(text, text) for text in SENTENCES[:6]]
-    batch = MirroredPairs(texts, encoder, AugConfig(span_k=0), BatchConfig(size=6), 0)[BatchKey(0, 0)]
+    batch = pairs_of(texts, encoder, BatchConfig(size=6), span_k=0)[BatchKey(0, 0)]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for text, _ in 2 * texts:
             encoder.backbone(**encoder.tokenizer(text, return_tensors="pt"))

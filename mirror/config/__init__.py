@@ -1,6 +1,6 @@
 """Every setting, its default and its range, and how a command line becomes settings."""
 
-from mirror.config.checks import check, limit, rate
+from mirror.config.checks import Rule, check, limit, rate
 from mirror.config.choices import (
     Accelerator,
     LossForm,
@@ -56,6 +56,7 @@ __all__ = [
     "PretrainBatchConfig",
     "PretrainConfig",
     "ReportConfig",
+    "Rule",
     "Sample",
     "SearchConfig",
     "Select",

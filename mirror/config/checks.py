@@ -1,6 +1,18 @@
 """Ranges of settings, and the sentence for a value outside."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from mirror.errors import MirrorError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The range of a part's setting, in its signature: ``k: Annotated[int, Rule(lambda k: k > 0, "above 0")]``."""
+
+    holds: Callable[[Any], bool]
+    words: str
 
 
 def check(ok: bool, setting: str, value: object, rule: str) -> None:

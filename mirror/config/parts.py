@@ -14,11 +14,12 @@ import inspect
 from collections.abc import Callable, Container, Mapping
 from dataclasses import field, make_dataclass
 from importlib import import_module
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mirror.config.checks import Rule, check
 from mirror.errors import MirrorError
 
 TARGET = "_target_"
@@ -51,7 +52,7 @@ def build(section: Mapping[str, Any], setting: str, contract: type[T], **given: 
     return part
 
 
-def check(section: Mapping[str, Any], setting: str, *given: str) -> None:
+def check_part(section: Mapping[str, Any], setting: str, *given: str) -> None:
     """Check a section against the part's signature without building it; ``given`` are the names that the run hands in.
 
     Raises:
@@ -129,24 +130,29 @@ def _checked(section: Any, setting: str, given: Container[str]) -> tuple[Callabl
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (NameError, TypeError):  # names that exist for type checkers alone
         return {}
 
 
 def _converted(value: Any, hint: Any, setting: str) -> Any:
-    """A value as its type hint has it, by OmegaConf's rules: the same as for mirror's other settings.
+    """A value as its type hint has it, by OmegaConf's rules, as mirror's other settings are; ``Rule``s are checked.
 
     Raises:
         MirrorError: it does not fit.
     """
+    hint, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     try:
         schema = OmegaConf.structured(make_dataclass("Argument", [("value", hint, field(default="???"))]))
     except (OmegaConfBaseException, ValueError, TypeError):  # a type that OmegaConf does not know
-        return value
-    try:
-        argument: Any = OmegaConf.to_object(OmegaConf.merge(schema, {"value": value}))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise MirrorError(f"{setting}={value} does not fit: {reason}") from error
-    return argument.value
+        converted = value
+    else:
+        try:
+            argument: Any = OmegaConf.to_object(OmegaConf.merge(schema, {"value": value}))
+        except OmegaConfBaseException as error:
+            raise MirrorError(f"{setting}={value} does not fit: {str(error).splitlines()[0]}") from error
+        converted = argument.value
+    for rule in extras:
+        if isinstance(rule, Rule) and converted is not None:
+            check(rule.holds(converted), setting, converted, rule.words)
+    return converted

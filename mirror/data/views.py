@@ -5,8 +5,9 @@ One of a user's own is one class, and ``_target_: my_package.MyViews`` in a file
 
 import re
 from random import Random
+from typing import Annotated
 
-from mirror.config import SpanUnit, check
+from mirror.config import Rule, SpanUnit
 from mirror.data.texts import Pair
 from mirror.encoder.layout import Layout, Span
 from mirror.errors import MirrorError
@@ -48,22 +49,20 @@ class SpanMask(Views):
         spare_last: never mask the last unit.
 
     Raises:
-        MirrorError: a setting is out of range, or the tokenizer has no mask token.
+        MirrorError: the tokenizer has no mask token.
     """
 
     def __init__(
         self,
         layout: Layout,
-        span_k: int = 5,
+        span_k: Annotated[int, Rule(lambda k: 0 <= k <= 1000, "from 0 (off) to 1000")] = 5,
         unit: SpanUnit = SpanUnit.character,
-        min_chars: int = 30,
+        min_chars: Annotated[int, Rule(lambda n: n >= 0, "0 or more")] = 30,
         literal_mask: bool = False,
         spaced_mask: bool = False,
         first_match: bool = False,
         spare_last: bool = False,
     ) -> None:
-        check(0 <= span_k <= 1000, "aug.span_k", span_k, "from 0 (off) to 1000")
-        check(min_chars >= 0, "aug.min_chars", min_chars, "0 or more")
         if span_k and layout.tokenizer.mask_token is None and not literal_mask:
             raise MirrorError(f"aug.span_k={span_k}: the tokenizer of {layout.name} has no mask token; set aug=none.")
         self.layout, self.span_k, self.unit, self.min_chars = layout, span_k, unit, min_chars

@@ -4,9 +4,11 @@ One of a user's own is any ``nn.Module`` whose ``__init__`` may ask for ``dimens
 vectors.
 """
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from mirror.config import check
+from mirror.config import Rule
 
 
 class TanhHead(nn.Module):
@@ -31,18 +33,17 @@ class MLPHead(nn.Module):
         out: size of the vectors that the loss sees.
         layers: 2 or 3.
         batch_norm: normalise each hidden layer over the batch.
-
-    Raises:
-        MirrorError: a setting is out of range.
     """
 
     def __init__(
-        self, dimension: int, hidden: int | None = None, out: int = 128, layers: int = 2, batch_norm: bool = False
+        self,
+        dimension: int,
+        hidden: Annotated[int | None, Rule(lambda size: size >= 1, "at least 1, or null")] = None,
+        out: Annotated[int, Rule(lambda size: size >= 1, "at least 1")] = 128,
+        layers: Annotated[int, Rule(lambda count: count in (2, 3), "2 or 3")] = 2,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        check(layers in (2, 3), "head.layers", layers, "2 or 3")
-        check(out >= 1, "head.out", out, "at least 1")
-        check(hidden is None or hidden >= 1, "head.hidden", hidden, "at least 1, or null")
         size, steps = dimension, list[nn.Module]()
         for _ in range(layers - 1):
             steps.append(nn.Linear(size, hidden or dimension))

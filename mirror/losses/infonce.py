@@ -1,11 +1,13 @@
 """InfoNCE over mirrored batches: each text's twin against the other vectors of the batch (paper, equation 1)."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mirror.config import LossForm, check
+from mirror.config import LossForm, Rule
 from mirror.data.batches import MirroredBatch
 from mirror.losses.base import Components, Loss
 from mirror.losses.embedder import Embedder
@@ -24,16 +26,15 @@ class InfoNCE(Loss):
         form: with the positive in the denominator (NT-Xent, Chen et al. 2020; the authors' code) or without it
             (decoupled, Yeh et al. 2022; the formula as the paper prints it).
         mask_duplicates: texts that stand twice in a batch are not negatives of each other.
-
-    Raises:
-        MirrorError: the temperature is out of range.
     """
 
     def __init__(
-        self, temperature: float = 0.04, form: LossForm = LossForm.nt_xent, mask_duplicates: bool = True
+        self,
+        temperature: Annotated[float, Rule(lambda t: 0 < t <= 100, "above 0 and at most 100")] = 0.04,
+        form: LossForm = LossForm.nt_xent,
+        mask_duplicates: bool = True,
     ) -> None:
         super().__init__()
-        check(0 < temperature <= 100, "loss.temperature", temperature, "above 0 and at most 100")
         self.temperature, self.form, self.mask_duplicates = temperature, form, mask_duplicates
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:

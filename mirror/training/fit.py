@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from torch import nn
 
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.config.parts import build
@@ -19,11 +18,10 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.errors import MirrorError, PrunedError
 from mirror.losses.base import Loss
-from mirror.losses.embedder import Embedder
 from mirror.runs.record import RunRecord
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_chief
-from mirror.training.module import MirrorModule
+from mirror.training.module import build_module
 from mirror.training.pruning import Pruning
 from mirror.training.resume import CHECKPOINTS, Earlier, Keeper, not_written
 from mirror.training.trackers import build_trackers
@@ -65,9 +63,8 @@ def fit(
     # Before anything is built: the weights of a head or of a loss follow the seed, and measuring before changes
     # nothing.
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    head = build(config.head, "head", nn.Module, dimension=encoder.dimension) if config.head else None
-    loss = build(config.loss, "loss", Loss, embedder=Embedder(encoder, head))
-    module = MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)
+    module = build_module(config, encoder)
+    loss = module.loss
     effective = _effective_batch(config, len(data.pairs.pairs), loss)
     record["effective_batch"] = effective
     log.info(

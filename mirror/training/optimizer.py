@@ -4,22 +4,29 @@ One of a user's own is a function or class that takes ``params``, such as any of
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mirror.config import check
+from mirror.config import Rule
 from mirror.config.parts import build
+
+
+def _two_shares(betas: Sequence[float]) -> bool:
+    return len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+
+
+Betas = Annotated[tuple[float, float], Rule(_two_shares, "two numbers, each at least 0 and below 1")]
 
 
 def adamw(
     params: Sequence[nn.Parameter],
-    lr: float,
-    weight_decay: float = 0.01,
+    lr: Annotated[float, Rule(lambda rate: 0 < rate < 1, "above 0 and below 1")],
+    weight_decay: Annotated[float, Rule(lambda decay: 0 <= decay < 1, "at least 0 and below 1")] = 0.01,
     decay_all: bool = False,
-    betas: Sequence[float] = (0.9, 0.999),
+    betas: Betas = (0.9, 0.999),
 ) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019).
 
@@ -29,21 +36,12 @@ def adamw(
         weight_decay: of the matrices.
         decay_all: decay norms and biases too, which are the vectors among the weights, as the authors' code does.
         betas: decay of the averages of the gradient and of its square.
-
-    Raises:
-        MirrorError: a setting is out of range.
     """
-    check(0 < lr < 1, "optim.lr", lr, "above 0 and below 1")
-    check(0 <= weight_decay < 1, "optim.weight_decay", weight_decay, "at least 0 and below 1")
-    check(
-        len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "optim.betas", betas, "two numbers from 0 to below 1"
-    )
     groups = [
         {"params": [p for p in params if p.ndim > 1 or decay_all], "weight_decay": weight_decay},
         {"params": [p for p in params if p.ndim <= 1 and not decay_all], "weight_decay": 0.0},
     ]
-    first, second = betas
-    optimizer = AdamW([group for group in groups if group["params"]], lr=lr, betas=(first, second), fused=True)
+    optimizer = AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, fused=True)
     # A fused one would take fp16's scale off by itself, so that Lightning refuses to clip under autocast, in bf16 too.
     optimizer._step_supports_amp_scaling = False
     return optimizer

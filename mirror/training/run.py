@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.config.compose import CONF, compose, quoted
-from mirror.config.parts import TARGET, build, check, located
+from mirror.config.parts import TARGET, build, check_part, located
 from mirror.data.batches import MirrorData
 from mirror.data.texts import Pair, TextTable, choose, in_memory, read_texts
 from mirror.data.view_check import check_views
@@ -197,18 +197,18 @@ def check_parts(config: TrainConfig) -> None:
     Raises:
         MirrorError: a part cannot be imported, or does not take its settings.
     """
-    check(config.views, "aug", "layout")
-    check(config.loss, "loss", "embedder")
-    check(config.optim, "optim", "params")
-    check(config.schedule, "schedule", "optimizer", "steps")
+    check_part(config.views, "aug", "layout")
+    check_part(config.loss, "loss", "embedder")
+    check_part(config.optim, "optim", "params")
+    check_part(config.schedule, "schedule", "optimizer", "steps")
     if config.head:
-        check(config.head, "head", "dimension")
+        check_part(config.head, "head", "dimension")
     if config.perturb:
-        check(config.perturb, "perturb")
+        check_part(config.perturb, "perturb")
     if isinstance(config.model.pooling, Mapping):
-        check(config.model.pooling, "model.pooling", "hidden", "layers")
+        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
     if config.data.source:
-        check(config.data.source, "data.source", "language", "size")
+        check_part(config.data.source, "data.source", "language", "size")
 
 
 def _load(config: TrainConfig, hardware: Hardware, record: RunRecord) -> tuple[MirrorEncoder, Views]:

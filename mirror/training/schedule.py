@@ -4,46 +4,43 @@ One of a user's own is a function or class that takes ``optimizer`` and, where i
 such as any of ``torch.optim.lr_scheduler``.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from mirror.config import check
+from mirror.config import Rule
 
 DECAY_SHARE = 0.2
 """Of the steps, in which ``wsd`` falls (Hägele et al. 2024: a fifth is enough)."""
 
+Warmup = Annotated[int, Rule(lambda steps: steps >= 0, "0 or more")]
 
-def constant(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+
+def constant(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
     """A linear ramp over ``warmup_steps``, then the same rate to the end."""
     return _scheduler("constant_with_warmup", optimizer, steps, warmup_steps)
 
 
-def linear(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+def linear(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
     """A linear ramp, then a linear fall to zero."""
     return _scheduler("linear", optimizer, steps, warmup_steps)
 
 
-def cosine(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+def cosine(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
     """A linear ramp, then a fall to zero along a cosine."""
     return _scheduler("cosine", optimizer, steps, warmup_steps)
 
 
-def wsd(optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
+def wsd(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
     """A linear ramp, the same rate, and a linear fall to zero over the last fifth of the steps."""
     fall = {"num_decay_steps": max(1, int(steps * DECAY_SHARE)), "decay_type": "linear"}
     return _scheduler("warmup_stable_decay", optimizer, steps, warmup_steps, **fall)
 
 
 def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: int, **options: Any) -> LRScheduler:
-    """One of transformers' schedules.
-
-    Raises:
-        MirrorError: ``warmup_steps`` is negative.
-    """
-    check(warmup_steps >= 0, "schedule.warmup_steps", warmup_steps, "0 or more")
+    """One of transformers' schedules."""
     scheduler: LRScheduler = get_scheduler(
         name,
         optimizer,

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from mirror.config import (
-    AugConfig,
     BatchConfig,
-    Builtin,
     DataConfig,
     EvalConfig,
-    LossConfig,
     ModelConfig,
-    OptimConfig,
     Pooling,
     PretrainConfig,
     Select,
@@ -30,6 +25,7 @@ from mirror.config import (
 from mirror.config import compose as composing
 from mirror.config.compose import CONF, compose
 from mirror.errors import MirrorError
+from mirror.training.run import check_parts
 
 CHOICES = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
 MUST_BE_GIVEN = {("data", "file"): ["data.path=texts.txt"], ("data", "pairs"): ["data.path=texts.txt"]}
@@ -260,12 +256,15 @@ def test_unfit_line_in_a_yaml_file_is_refused(
 ) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
     monkeypatch.setattr(composing, "CONF", tmp_path / "conf")
-    (tmp_path / "conf/aug/mine.yaml").write_text("span_k: 4\n")
-    assert train_config("aug=mine").aug.span_k == 4
-    (tmp_path / "conf/aug/mine.yaml").write_text(f"{line}\n")
+    mine = tmp_path / "conf/aug/mine.yaml"
+    mine.write_text("defaults: [mirror, _self_]\nspan_k: 4\n")
+    config = train_config("aug=mine")
+    assert config.aug["span_k"] == 4
+    check_parts(config)
+    mine.write_text(f"defaults: [mirror, _self_]\n{line}\n")
     train_config.cache_clear()
     with pytest.raises(MirrorError, match=named):
-        train_config("aug=mine")
+        check_parts(train_config("aug=mine"))
 
 
 def test_missing_value_is_named() -> None:
@@ -280,13 +279,6 @@ def test_missing_value_is_named() -> None:
         (ModelConfig, "model.max_tokens", 2),
         (ModelConfig, "model.learning_rate", 0.0),
         (ModelConfig, "model.drophead", 1.0),
-        (AugConfig, "aug.span_k", -1),
-        (AugConfig, "aug.span_k", 1001),
-        (AugConfig, "aug.min_chars", -1),
-        (AugConfig, "aug.dropout", 1.0),
-        (AugConfig, "aug.dropout", -0.1),
-        (AugConfig, "aug.dropout", float("nan")),
-        (AugConfig, "aug.drophead", 1.0),
         (DataConfig, "data.size", 1),
         (DataConfig, "data.size", 0),
         (DataConfig, "data.pair_separator", ""),
@@ -295,13 +287,6 @@ def test_missing_value_is_named() -> None:
         (BatchConfig, "batch.max_tokens", 8193),
         (BatchConfig, "batch.workers", -1),
         (BatchConfig, "batch.micro", 0),
-        (LossConfig, "loss.temperature", 0.0),
-        (LossConfig, "loss.temperature", -0.04),
-        (LossConfig, "loss.temperature", 101.0),
-        (LossConfig, "loss.temperature", float("inf")),
-        (OptimConfig, "optim.weight_decay", -0.1),
-        (OptimConfig, "optim.weight_decay", 1.0),
-        (OptimConfig, "optim.warmup_steps", -1),
         (TrainerConfig, "trainer.devices", 0),
         (TrainerConfig, "trainer.nodes", 0),
         (TrainerConfig, "trainer.max_epochs", 0),
@@ -318,25 +303,50 @@ def test_value_out_of_range_is_refused_by_name(kind: type[Any], setting: str, va
         kind(**{setting.split(".")[1]: value})
 
 
-@pytest.mark.parametrize("rate", [0.0, -1e-5, 1.0, float("nan")])
-def test_learning_rate_out_of_range_is_refused(rate: float) -> None:
-    with pytest.raises(MirrorError, match=r"optim\.lr"):
-        TrainConfig(optim=OptimConfig(lr=rate))
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("aug.span_k", -1),
+        ("aug.span_k", 1001),
+        ("aug.min_chars", -1),
+        ("aug.dropout", 1.0),
+        ("aug.dropout", -0.1),
+        ("aug.dropout", ".nan"),
+        ("aug.drophead", 1.0),
+        ("loss.temperature", 0.0),
+        ("loss.temperature", -0.04),
+        ("loss.temperature", 101.0),
+        ("loss.temperature", ".inf"),
+        ("optim.lr", 0.0),
+        ("optim.lr", -1e-5),
+        ("optim.lr", 1.0),
+        ("optim.lr", ".nan"),
+        ("optim.weight_decay", -0.1),
+        ("optim.weight_decay", 1.0),
+        ("optim.betas", "[0.9]"),
+        ("schedule.warmup_steps", -1),
+        ("aug.span_k", "five"),
+        ("aug.unit", "letter"),
+        ("loss.form", "other"),
+        ("loss.mask_duplicates", 7),
+    ],
+)
+def test_value_of_a_part_is_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(MirrorError, match=setting.replace(".", r"\.")):
+        check_parts(train_config(f"{setting}={value}"))
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    optim = OptimConfig(lr=1e-5)
     with pytest.raises(MirrorError, match=r"batch\.pad_to_max"):
-        TrainConfig(model=ModelConfig(pooling=Pooling.mean_padded), optim=optim)
+        TrainConfig(model=ModelConfig(pooling=Pooling.mean_padded))
     with pytest.raises(MirrorError, match=r"eval\.validation"):
-        TrainConfig(select=Select.best, eval=EvalConfig(validation=""), optim=optim)
+        TrainConfig(select=Select.best, eval=EvalConfig(validation=""))
     with pytest.raises(MirrorError, match=r"data\.pair_column"):
         DataConfig(pair_column="b", pair_separator="||")
-    for source in (DataConfig(path="texts.txt"), DataConfig(builtin=Builtin.pydocs)):
-        with pytest.raises(MirrorError, match=r"data\.language=de .*data=words"):
-            replace(source, language="de")
+    with pytest.raises(MirrorError, match=r"data\.language=de .*data=words"):
+        DataConfig(path="texts.txt", language="de")
     with pytest.raises(MirrorError, match="seed"):
-        TrainConfig(seed=-1, optim=optim)
+        TrainConfig(seed=-1)
 
 
 def test_batch_smaller_than_the_devices_is_refused() -> None:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirror.config import AugConfig, BatchConfig, DataConfig, Sample
+from mirror.config import BatchConfig, DataConfig, Sample
 from mirror.data.batches import BatchKey, KeySampler, MirrorData, MirroredBatch, MirroredPairs
 from mirror.data.texts import LongPairs, Pair, TextTable, choose, in_memory
+from mirror.data.views import SpanMask
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock
 from tests.conftest import SENTENCES
+from tests.helpers import pairs_of
 
 FIRST = BatchKey(0, 0)
 
@@ -34,11 +36,27 @@ def make(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
-    aug: AugConfig | None = None,
+    aug: dict[str, Any] | None = None,
     **batch: Any,
 ) -> MirroredPairs:
     pairs = table_of(texts).pairs
-    return MirroredPairs(pairs, encoder, aug or AugConfig(), BatchConfig(**batch), seed, rank, world)
+    return pairs_of(pairs, encoder, BatchConfig(**batch), seed, rank=rank, world=world, **(aug or {}))
+
+
+def data_of(encoder: MirrorEncoder, texts: list[str] = SENTENCES, seed: int = 0, **settings: Any) -> MirrorData:
+    validation = settings.pop("validation", None)
+    views = SpanMask(encoder.layout)
+    return MirrorData(table_of(texts), encoder.layout, views, BatchConfig(**settings), seed, validation)
+
+
+def masked(pairs: MirroredPairs, key: BatchKey = FIRST) -> tuple[list[str | None], list[str | None]]:
+    """The left and the right views of a batch where they differ from their text, else None."""
+    texts = pairs.texts(key)
+    left, right = (
+        [view if view != text[side] else None for view, text in zip(views, texts, strict=True)]
+        for side, views in enumerate(pairs.draw(key, texts))
+    )
+    return left, right
 
 
 def ids_of(blocks: list[TokenBlock]) -> list[list[int]]:
@@ -51,13 +69,17 @@ def ids_of(blocks: list[TokenBlock]) -> list[list[int]]:
 
 
 def same(a: MirroredBatch, b: MirroredBatch) -> bool:
-    return ids_of(a.parts[0]) == ids_of(b.parts[0]) and torch.equal(a.texts, b.texts) and a.masked == b.masked
+    return (
+        ids_of(a.sides[0][0]) == ids_of(b.sides[0][0])
+        and torch.equal(a.text_ids, b.text_ids)
+        and a.changed == b.changed
+    )
 
 
 def test_200_texts_are_400_views(encoder: MirrorEncoder) -> None:
     batch = make(encoder)[FIRST]
-    assert len(batch.texts) == sum(len(block.texts) for block in batch.parts[0]) == 400
-    left, right = batch.texts.chunk(2)
+    assert batch.text_ids.numel() == sum(len(block.texts) for block in batch.sides[0][0]) == 400
+    left, right = batch.text_ids
     assert torch.equal(left, right)
     assert len(left.unique()) == 200
 
@@ -67,21 +89,21 @@ def test_views_are_the_chosen_texts_left_before_right(encoder: MirrorEncoder) ->
     pairs = make(encoder)
     key = BatchKey(1, 0)
     texts = [pairs.pairs[i][0] for i in pairs.chosen(key)]
-    left, right = pairs.views(key, pairs.texts(key))
+    left, right = masked(pairs, key)
     strings = [masked or text for side in (left, right) for masked, text in zip(side, texts, strict=True)]
-    assert ids_of(pairs[key].parts[0]) == encoder.tokenize(strings, 50)["input_ids"]
+    assert ids_of(pairs[key].sides[0][0]) == encoder.layout.tokenize(strings, 50)["input_ids"]
 
 
 def test_one_side_of_each_pair_is_masked(encoder: MirrorEncoder) -> None:
     pairs = make(encoder)
-    left, right = pairs.views(FIRST, pairs.texts(FIRST))
+    left, right = masked(pairs, FIRST)
     assert all((a is None) != (b is None) for a, b in zip(left, right, strict=True))
     assert 70 < sum(view is not None for view in left) < 130  # a fair coin: standard deviation 7
     batch = pairs[FIRST]
     mask = encoder.tokenizer.mask_token_id
-    masks = [ids.count(mask) for ids in ids_of(batch.parts[0])]
+    masks = [ids.count(mask) for ids in ids_of(batch.sides[0][0])]
     assert [a + b for a, b in zip(masks[:200], masks[200:], strict=True)] == [1] * 200
-    assert batch.masked == 200
+    assert batch.changed == 200
 
 
 def test_masks_are_drawn_anew_in_each_epoch(encoder: MirrorEncoder) -> None:
@@ -92,7 +114,7 @@ def test_masks_are_drawn_anew_in_each_epoch(encoder: MirrorEncoder) -> None:
         return dict(
             zip(
                 pairs.chosen(key),
-                (a or b for a, b in zip(*pairs.views(key, pairs.texts(key)), strict=True)),
+                (a or b for a, b in zip(*masked(pairs, key), strict=True)),
                 strict=True,
             )
         )
@@ -103,34 +125,34 @@ def test_masks_are_drawn_anew_in_each_epoch(encoder: MirrorEncoder) -> None:
 
 
 def test_nothing_is_masked_without_a_span(encoder: MirrorEncoder) -> None:
-    batch = make(encoder, aug=AugConfig(span_k=0))[FIRST]
-    ids = ids_of(batch.parts[0])
+    batch = make(encoder, aug={"span_k": 0})[FIRST]
+    ids = ids_of(batch.sides[0][0])
     assert ids[:200] == ids[200:]
-    assert batch.masked == 0
+    assert batch.changed == 0
 
 
 def test_texts_are_cut_like_any_others(encoder: MirrorEncoder) -> None:
     pairs = make(encoder, max_tokens=8)
-    ids = ids_of(pairs[FIRST].parts[0])
+    ids = ids_of(pairs[FIRST].sides[0][0])
     assert {len(row) for row in ids} == {8}
     assert {row[-1] for row in ids} == {encoder.tokenizer.sep_token_id}
 
 
 def test_given_positives_stand_on_the_right(encoder: MirrorEncoder) -> None:
     positives = [(a, b) for a, b in zip(SENTENCES[:60], SENTENCES[60:120], strict=True)] + [(SENTENCES[0], "a dog")]
-    pairs = make(encoder, positives, aug=AugConfig(span_k=0), size=61)
+    pairs = make(encoder, positives, aug={"span_k": 0}, size=61)
     batch = pairs[FIRST]
     chosen = [positives[i] for i in pairs.chosen(FIRST)]
     strings = [left for left, _ in chosen] + [right for _, right in chosen]
-    assert ids_of(batch.parts[0]) == encoder.tokenize(strings)["input_ids"]
-    numbers = batch.texts.tolist()
+    assert ids_of(batch.sides[0][0]) == encoder.layout.tokenize(strings)["input_ids"]
+    numbers = batch.text_ids.flatten().tolist()
     assert [numbers.index(number) for number in numbers] == [strings.index(string) for string in strings]
 
 
 def test_both_sides_of_given_positives_get_masked(encoder: MirrorEncoder) -> None:
     positives = [(a, b) for a, b in zip(SENTENCES[:100], SENTENCES[100:200], strict=True)]
     pairs = make(encoder, positives)
-    left, right = pairs.views(FIRST, pairs.texts(FIRST))
+    left, right = masked(pairs, FIRST)
     assert all((a is None) != (b is None) for a, b in zip(left, right, strict=True))
     assert min(sum(view is not None for view in side) for side in (left, right)) > 30
 
@@ -172,19 +194,19 @@ def test_fewer_texts_than_a_batch_are_one_smaller_batch(
     encoder: MirrorEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        data = MirrorData(table_of(SENTENCES[:30]), encoder, AugConfig(), BatchConfig(), 0)
+        data = data_of(encoder, SENTENCES[:30])
     assert "Fewer texts (30) than batch.size=200" in caplog.text
     (batch,) = data.train_dataloader()
-    assert len(batch.texts) == 60
+    assert batch.text_ids.numel() == 60
 
 
 def test_enough_texts_warn_of_nothing(encoder: MirrorEncoder, caplog: pytest.LogCaptureFixture) -> None:
-    MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(), 0)
+    data_of(encoder)
     assert not caplog.records
 
 
 def epoch_of(encoder: MirrorEncoder, workers: int, epoch: int = 0, seed: int = 0) -> list[MirroredBatch]:
-    data = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(size=50, workers=workers), seed)
+    data = data_of(encoder, seed=seed, size=50, workers=workers)
     data.first, data.steps = 5 * epoch, 5 * epoch + 5
     loader = data.train_dataloader()
     return list(loader)
@@ -195,14 +217,14 @@ def test_same_seed_same_batches_whatever_the_workers(epoch: int, encoder: Mirror
     alone, helped = (epoch_of(encoder, workers, epoch) for workers in (0, 2))
     assert len(alone) == len(helped) == 5
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
-    assert [len(batch.texts) for batch in alone] == [100, 100, 100, 100, 80]
+    assert [batch.text_ids.numel() for batch in alone] == [100, 100, 100, 100, 80]
 
 
 def test_seed_and_epoch_change_the_batches(encoder: MirrorEncoder) -> None:
     base = epoch_of(encoder, 0)
     assert all(same(a, b) for a, b in zip(base, epoch_of(encoder, 0), strict=True))
     for other in (epoch_of(encoder, 0, epoch=1), epoch_of(encoder, 0, seed=1)):
-        assert not any(torch.equal(a.texts, b.texts) for a, b in zip(base, other, strict=True))
+        assert not any(torch.equal(a.text_ids, b.text_ids) for a, b in zip(base, other, strict=True))
 
 
 def test_keys_go_through_the_epochs_and_on_from_a_step() -> None:
@@ -212,9 +234,9 @@ def test_keys_go_through_the_epochs_and_on_from_a_step() -> None:
 
 def test_micro_parts_hold_the_views_in_order(encoder: MirrorEncoder) -> None:
     whole, parts = make(encoder, size=50)[FIRST], make(encoder, size=50, micro=16)[FIRST]
-    assert [ids for part in parts.parts for ids in ids_of(part)] == ids_of(whole.parts[0])
-    assert [sum(len(block.texts) for block in part) for part in parts.parts] == [25, 25, 25, 25]
-    assert torch.equal(parts.texts, whole.texts)
+    assert [ids for part in parts.sides[0] for ids in ids_of(part)] == ids_of(whole.sides[0][0])
+    assert [sum(len(block.texts) for block in part) for part in parts.sides[0]] == [25, 25, 25, 25]
+    assert torch.equal(parts.text_ids, whole.text_ids)
 
 
 @pytest.fixture
@@ -226,19 +248,20 @@ def long(monkeypatch: pytest.MonkeyPatch) -> TextTable:
     return table
 
 
-@pytest.mark.parametrize("aug", [AugConfig(), AugConfig(span_k=0)])
+@pytest.mark.parametrize("aug", [{}, {"span_k": 0}])
 @pytest.mark.parametrize("world", [1, 3])
 def test_long_data_gives_the_batches_of_short_data(
-    aug: AugConfig, world: int, encoder: MirrorEncoder, long: TextTable
+    aug: dict[str, Any], world: int, encoder: MirrorEncoder, long: TextTable
 ) -> None:
     for rank in range(world):
         for key in (FIRST, BatchKey(0, 4), BatchKey(1, 2)):
             short = make(encoder, aug=aug, size=50, rank=rank, world=world)[key]
-            lazy = MirroredPairs(long.pairs, encoder, aug, BatchConfig(size=50), 0, rank, world)[key]
-            assert ids_of(lazy.parts[0]) == ids_of(short.parts[0])
-            assert lazy.masked == short.masked
+            lazy = pairs_of(long.pairs, encoder, BatchConfig(size=50), rank=rank, world=world, **aug)[key]
+            assert ids_of(lazy.sides[0][0]) == ids_of(short.sides[0][0])
+            assert lazy.changed == short.changed
             # The numbers differ, but tell the same texts apart.
-            assert torch.equal(lazy.texts[None] == lazy.texts[:, None], short.texts[None] == short.texts[:, None])
+            alike = [ids[None] == ids[:, None] for ids in (lazy.text_ids.flatten(), short.text_ids.flatten())]
+            assert torch.equal(*alike)
 
 
 def test_numbers_of_long_data_agree_between_devices(encoder: MirrorEncoder, long: TextTable) -> None:
@@ -247,11 +270,10 @@ def test_numbers_of_long_data_agree_between_devices(encoder: MirrorEncoder, long
     table = table_of(pairs)
     assert isinstance(table.pairs, LongPairs)
     batch = BatchConfig(size=240)
-    whole = MirroredPairs(table.pairs, encoder, AugConfig(), batch, 0)[FIRST].texts
-    n = len(whole) // 2
+    whole = pairs_of(table.pairs, encoder, batch)[FIRST].text_ids
     for rank in range(3):
-        share = MirroredPairs(table.pairs, encoder, AugConfig(), batch, 0, rank, 3)[FIRST].texts
-        assert share.tolist() == [int(whole[i]) for i in (*range(rank, n, 3), *range(n + rank, 2 * n, 3))]
+        share = pairs_of(table.pairs, encoder, batch, rank=rank, world=3)[FIRST].text_ids
+        assert torch.equal(share, whole[:, rank::3])
 
 
 def test_batch_depends_on_nothing_before_it(encoder: MirrorEncoder) -> None:
@@ -267,50 +289,51 @@ def test_batch_depends_on_nothing_before_it(encoder: MirrorEncoder) -> None:
 def test_devices_share_the_batch_of_one_process(world: int, key: BatchKey, encoder: MirrorEncoder) -> None:
     """Texts and masks alike: the last batch has 40 texts, so three devices hold different numbers."""
     whole = make(encoder, world=1)[key]
-    n = len(whole.texts) // 2
-    ids, texts = ids_of(whole.parts[0]), whole.texts.tolist()
-    masked = 0
+    n = whole.text_ids.shape[1]
+    ids = ids_of(whole.sides[0][0])
+    changed = 0
     for rank in range(world):
         share = make(encoder, rank=rank, world=world)[key]
         places = [*range(rank, n, world), *range(n + rank, 2 * n, world)]
-        assert ids_of(share.parts[0]) == [ids[i] for i in places]
-        assert share.texts.tolist() == [texts[i] for i in places]
-        masked += share.masked
-    assert masked == whole.masked
+        assert ids_of(share.sides[0][0]) == [ids[i] for i in places]
+        assert torch.equal(share.text_ids, whole.text_ids[:, rank::world])
+        assert share.strings == [side[rank::world] for side in whole.strings]
+        changed += share.changed
+    assert changed == whole.changed
 
 
 def test_packed_and_padded_batches_give_the_same_vectors(tiny_bert: Path) -> None:
     encoder = MirrorEncoder.load(tiny_bert)
     packed = make(encoder)[FIRST]
-    encoder.packing = False
+    encoder.layout.packing = False
     padded = make(encoder)[FIRST]
-    encoder.packing, encoder.pad_to = True, 50
+    encoder.layout.packing, encoder.layout.pad_to = True, 50
     fixed = make(encoder)[FIRST]
-    encoder.pad_to = None
-    assert [block.packed for block in packed.parts[0]] == [True]
-    assert not any(block.packed for block in padded.parts[0] + fixed.parts[0])
-    assert {block.text_index.shape[1] for block in fixed.parts[0]} == {50}
+    encoder.layout.pad_to = None
+    assert [block.packed for block in packed.sides[0][0]] == [True]
+    assert not any(block.packed for block in padded.sides[0][0] + fixed.sides[0][0])
+    assert {block.text_index.shape[1] for block in fixed.sides[0][0]} == {50}
     with torch.no_grad():
-        expected = encoder(padded.parts[0])
-        torch.testing.assert_close(encoder(packed.parts[0]), expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(encoder(fixed.parts[0]), expected, rtol=1e-4, atol=1e-5)
+        expected = encoder(padded.sides[0][0])
+        torch.testing.assert_close(encoder(packed.sides[0][0]), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder(fixed.sides[0][0]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_set_is_the_only_item(encoder: MirrorEncoder) -> None:
-    data = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(), 0, validation="a set")
+    data = data_of(encoder, validation="a set")
     assert list(data.val_dataloader()) == ["a set"]
-    none = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(), 0)
+    none = data_of(encoder)
     assert list(none.val_dataloader()) == []
 
 
 def test_batch_moves_whole(encoder: MirrorEncoder) -> None:
-    data = MirrorData(table_of(SENTENCES), encoder, AugConfig(), BatchConfig(), 0)
+    data = data_of(encoder)
     batch = data.train_dataloader().dataset[FIRST]
     moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
-    (block,) = moved.parts[0]
-    tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, moved.texts]
+    (block,) = moved.sides[0][0]
+    tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, moved.text_ids]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert moved.masked == batch.masked
+    assert moved.changed == batch.changed
 
 
 def test_loader_pins_every_tensor_of_a_batch(encoder: MirrorEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +342,6 @@ def test_loader_pins_every_tensor_of_a_batch(encoder: MirrorEncoder, monkeypatch
 
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.to("meta"))  # wants a GPU
     batch = pin_memory(make(encoder)[FIRST])
-    (block,) = batch.parts[0]
-    tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, batch.texts]
+    (block,) = batch.sides[0][0]
+    tensors = [*block.inputs.values(), block.text_index, block.position, block.cls_index, block.texts, batch.text_ids]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

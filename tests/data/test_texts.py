@@ -16,12 +16,14 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import zstandard
 
-from mirror.config import Builtin, DataConfig, Sample
+from mirror.config import DataConfig, Sample
 from mirror.data.texts import LongPairs, TextTable, choose, clean, in_memory, read_texts
 from mirror.errors import MirrorError
 
 Write = Callable[[str, str | bytes], Path]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstandard.compress}
+
+WORDS = {"_target_": "mirror.data.sources.words.frequent_words"}
 
 
 @pytest.fixture(autouse=True)
@@ -380,10 +382,10 @@ def test_words_of_two_languages_turn_by_turn() -> None:
     """A sample of the first ones has as many of each."""
     import wordfreq
 
-    table = read_texts(DataConfig(builtin=Builtin.words, language="en+de", size=40, sample=Sample.first), 0)
+    table = read_texts(DataConfig(source=WORDS, language="en+de", size=40, sample=Sample.first), 0)
     words = {word for word, _ in table.pairs}
     english, german = ({*wordfreq.top_n_list(language, 40)} for language in ("en", "de"))
     assert len(words) == 40
     assert min(len(words & english), len(words & german)) >= 18
     with pytest.raises(MirrorError, match=r"data\.language=en\+et has no word list"):
-        read_texts(DataConfig(builtin=Builtin.words, language="en+et", size=40), 0)
+        read_texts(DataConfig(source=WORDS, language="en+et", size=40), 0)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mirror.config import Pooling
 from mirror.config.compose import CONF, compose
-from mirror.data.views import DropHead, set_dropout
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.perturb import DropHead, set_dropout
 from mirror.errors import MirrorError
 from mirror.training.run import train
 from tests.architectures import ARCHITECTURES, MODEL_FILES, build
@@ -101,18 +101,18 @@ def test_encodes_alike_in_any_company(run: Run) -> None:
 
 def test_packs_where_texts_stay_apart(name: str, base: Path) -> None:
     encoder = MirrorEncoder.load(base)
-    tokens = encoder.tokenize(TEXTS, 50)
-    rows = encoder.blocks(tokens)
+    tokens = encoder.layout.tokenize(TEXTS, 50)
+    rows = encoder.layout.blocks(tokens)
     assert all(block.packed is ARCHITECTURES[name].packs for block in rows)
-    encoder.packing = False
+    encoder.layout.packing = False
     with torch.no_grad():
-        laid, padded = encoder(rows), encoder(encoder.blocks(tokens))
+        laid, padded = encoder(rows), encoder(encoder.layout.blocks(tokens))
     torch.testing.assert_close(laid, padded, atol=1e-5, rtol=0)
 
 
 def test_dropout_is_what_makes_two_passes_differ(base: Path) -> None:
     encoder = MirrorEncoder.load(base)
-    blocks = encoder.blocks(encoder.tokenize(TEXTS, 50))
+    blocks = encoder.layout.blocks(encoder.layout.tokenize(TEXTS, 50))
     encoder.train()
     with torch.no_grad():
         set_dropout(encoder.backbone, 0.1)
@@ -125,11 +125,11 @@ def test_drophead_works_or_says_that_it_does_not(name: str, base: Path) -> None:
     encoder = MirrorEncoder.load(base)
     if not ARCHITECTURES[name].drophead:
         with pytest.raises(MirrorError, match="drophead"):
-            DropHead(encoder.backbone, 0.2)
+            DropHead(0.2).attach(encoder)
         return
-    encoder.drophead = DropHead(encoder.backbone, 0.5)
+    DropHead(0.5).attach(encoder)
     set_dropout(encoder.backbone, 0.0)
-    blocks = encoder.blocks(encoder.tokenize(TEXTS, 50))
+    blocks = encoder.layout.blocks(encoder.layout.tokenize(TEXTS, 50))
     encoder.train()
     with torch.no_grad():
         first, second = encoder(blocks), encoder(blocks)
@@ -139,7 +139,7 @@ def test_drophead_works_or_says_that_it_does_not(name: str, base: Path) -> None:
 
 def test_saved_encoder_is_the_trained_one(run: Run) -> None:
     again = MirrorEncoder.load(run.folder / "encoder")
-    assert again.pooling is Pooling.cls
+    assert again.pooling.name == "cls"
     np.testing.assert_allclose(again.encode(TEXTS), run.encoder.encode(TEXTS), atol=1e-5)
 
 

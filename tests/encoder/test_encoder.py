@@ -60,19 +60,20 @@ def reference(folder: Path, texts: list[str], pooling: Pooling, pad_to: int) -> 
 @pytest.mark.parametrize("pooling", list(Pooling))
 def test_pooling_is_what_its_name_says(bert: Path, pooling: Pooling) -> None:
     encoder = MirrorEncoder.load(bert, pooling)
-    encoder.pad_to = 100 if pooling is Pooling.mean_padded else None
+    encoder.layout.pad_to = 100 if pooling is Pooling.mean_padded else None
     expected = reference(bert, TEXTS, pooling, 100)
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-5)
     with torch.no_grad():  # as training lays them out: packed, unless the padding is fixed
-        rows = encoder(encoder.blocks(encoder.tokenize(TEXTS)))
+        rows = encoder(encoder.layout.blocks(encoder.layout.tokenize(TEXTS)))
     np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
 def test_poolings_differ(bert: Path) -> None:
     encoder = MirrorEncoder.load(bert)
     vectors = []
-    for encoder.pooling in Pooling:
-        encoder.pad_to = 100 if encoder.pooling is Pooling.mean_padded else None
+    for pooling in Pooling:
+        encoder.pooling = encoder.make_pooling(pooling)
+        encoder.layout.pad_to = 100 if pooling is Pooling.mean_padded else None
         vectors.append(encoder.encode(TEXTS[0]))
     assert all(np.abs(a - b).max() > 0.01 for i, a in enumerate(vectors) for b in vectors[:i])
 
@@ -80,17 +81,17 @@ def test_poolings_differ(bert: Path) -> None:
 def test_cls_ends_the_text_in_xlnet(tmp_path: Path) -> None:
     folder = build("xlnet", tmp_path / "xlnet")
     encoder = MirrorEncoder.load(folder)
-    tokens = encoder.tokenize([SENTENCES[0]])
+    tokens = encoder.layout.tokenize([SENTENCES[0]])
     assert encoder.tokenizer.convert_ids_to_tokens(tokens["input_ids"][0])[-2:] == ["<sep>", "<cls>"]
     assert tokens["token_type_ids"][0][-1] == 2
-    (block,) = encoder.blocks(tokens)
+    (block,) = encoder.layout.blocks(tokens)
     assert block.cls_index.tolist() == [len(tokens["input_ids"][0]) - 1]
 
 
 def test_pooler_is_left_alone(bert: Path) -> None:
     encoder = MirrorEncoder.load(bert)
     assert not any(p.requires_grad for p in encoder.backbone.pooler.parameters())
-    encoder(encoder.blocks(encoder.tokenize(TEXTS))).sum().backward()
+    encoder(encoder.layout.blocks(encoder.layout.tokenize(TEXTS))).sum().backward()
     assert all(p.grad is None for p in encoder.backbone.pooler.parameters())
     assert encoder.backbone.embeddings.word_embeddings.weight.grad is not None
 
@@ -134,7 +135,7 @@ def test_encoding_leaves_no_trace(bert: Path) -> None:
 def test_long_texts_are_cut(bert: Path) -> None:
     encoder = MirrorEncoder.load(bert, max_tokens=8)
     long = "guitar " * 5000
-    assert [len(ids) for ids in encoder.tokenize([long])["input_ids"]] == [8]
+    assert [len(ids) for ids in encoder.layout.tokenize([long])["input_ids"]] == [8]
     np.testing.assert_allclose(encoder.encode(long), encoder.encode("guitar " * 6), atol=1e-5)
     assert MirrorEncoder.load(bert).encode([long]).shape == (1, 32)
 
@@ -150,7 +151,7 @@ def test_max_tokens_is_never_more_than_the_model_takes(bert: Path, roberta: Path
     assert encoder.max_tokens == 128
     assert np.isfinite(encoder.encode("guitar " * 500)).all()
     with torch.no_grad():
-        assert torch.isfinite(encoder(encoder.blocks(encoder.tokenize(["guitar " * 500, *TEXTS])))).all()
+        assert torch.isfinite(encoder(encoder.layout.blocks(encoder.layout.tokenize(["guitar " * 500, *TEXTS])))).all()
 
 
 def test_similarity_is_the_cosine(bert: Path) -> None:
@@ -174,12 +175,12 @@ def all_seeing(block: TokenBlock, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("name", PACKING)
 def test_packed_equals_padded(name: str, tmp_path: Path) -> None:
     encoder = MirrorEncoder.load(build(name, tmp_path / name), Pooling.mean)
-    tokens = encoder.tokenize(TEXTS, 50)
-    (rows,) = encoder.blocks(tokens)
+    tokens = encoder.layout.tokenize(TEXTS, 50)
+    (rows,) = encoder.layout.blocks(tokens)
     assert rows.packed
     assert len(rows.text_index) < len(TEXTS)  # several texts in a row, or there is nothing to show
-    encoder.packing = False
-    padded = encoder.blocks(tokens)
+    encoder.layout.packing = False
+    padded = encoder.layout.blocks(tokens)
     assert not any(block.packed for block in padded)
     with torch.no_grad():
         torch.testing.assert_close(encoder([rows]), encoder(padded), atol=1e-5, rtol=0)
@@ -189,11 +190,11 @@ def test_packed_equals_padded(name: str, tmp_path: Path) -> None:
 
 
 def test_positions_follow_the_padding_id_in_roberta(bert: Path, roberta: Path) -> None:
-    assert MirrorEncoder.load(bert).first_position(64) == 0
+    assert MirrorEncoder.load(bert).layout.first_position(64) == 0
     encoder = MirrorEncoder.load(roberta)
     assert encoder.tokenizer.pad_token_id == 1
-    assert encoder.first_position(64) == 2
-    (rows,) = encoder.blocks(encoder.tokenize(TEXTS, 50))
+    assert encoder.layout.first_position(64) == 2
+    (rows,) = encoder.layout.blocks(encoder.layout.tokenize(TEXTS, 50))
     assert rows.position[rows.text_index >= 0].min() == 2
 
 
@@ -201,33 +202,33 @@ def test_mpnet_packs_with_its_relative_positions(tmp_path: Path) -> None:
     """Its bias depends on the distance of two tokens alone, which is the same anywhere in a row."""
     encoder = MirrorEncoder.load(build("mpnet", tmp_path / "mpnet"))
     torch.nn.init.normal_(encoder.backbone.encoder.relative_attention_bias.weight, std=2.0)
-    tokens = encoder.tokenize(TEXTS, 50)
-    (rows,) = encoder.blocks(tokens)
-    encoder.packing = False
+    tokens = encoder.layout.tokenize(TEXTS, 50)
+    (rows,) = encoder.layout.blocks(tokens)
+    encoder.layout.packing = False
     with torch.no_grad():
-        torch.testing.assert_close(encoder([rows]), encoder(encoder.blocks(tokens)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder([rows]), encoder(encoder.layout.blocks(tokens)), atol=1e-5, rtol=0)
 
 
 def test_modernbert_packs_rows_within_its_window_only(tmp_path: Path) -> None:
     """Its local layers see 64 tokens to either side, which a mask for the whole row does not say."""
     encoder = MirrorEncoder.load(build("modernbert", tmp_path / "modernbert"))
-    assert encoder.first_position(64) == 0
-    assert encoder.first_position(128) is None
-    tokens = encoder.tokenize(["guitar " * 100, *SENTENCES[:5]])
-    blocks = encoder.blocks(tokens)
+    assert encoder.layout.first_position(64) == 0
+    assert encoder.layout.first_position(128) is None
+    tokens = encoder.layout.tokenize(["guitar " * 100, *SENTENCES[:5]])
+    blocks = encoder.layout.blocks(tokens)
     assert not any(block.packed for block in blocks)
 
 
 def test_a_backbone_that_ignores_the_mask_does_not_pack(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TokenBlock, "additive_mask", all_seeing)
-    assert MirrorEncoder.load(bert).first_position(64) is None
+    assert MirrorEncoder.load(bert).layout.first_position(64) is None
 
 
 def test_mixed_texts_are_noticed_in_untrained_models(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the usual random start attention adds little, and so does mixing: the probe needs a sharp eye."""
     monkeypatch.setattr(TokenBlock, "additive_mask", all_seeing)
     for width in (64, 128):
-        assert MirrorEncoder.load(tiny_bert).first_position(width) is None
+        assert MirrorEncoder.load(tiny_bert).layout.first_position(width) is None
 
 
 def test_a_backbone_that_ignores_positions_does_not_pack(bert: Path) -> None:
@@ -238,16 +239,16 @@ def test_a_backbone_that_ignores_positions_does_not_pack(bert: Path) -> None:
         return forward(**inputs)
 
     encoder.backbone.forward = without_positions
-    assert encoder.first_position(64) is None
+    assert encoder.layout.first_position(64) is None
 
 
 def test_the_additive_mask_is_right_under_eager_attention(bert: Path) -> None:
     encoder = MirrorEncoder.load(bert)
-    tokens = encoder.tokenize(TEXTS, 50)
+    tokens = encoder.layout.tokenize(TEXTS, 50)
     with torch.no_grad():
-        expected = encoder(encoder.blocks(tokens))
+        expected = encoder(encoder.layout.blocks(tokens))
         encoder.backbone.set_attn_implementation("eager")
-        (rows,) = encoder.blocks(tokens)
+        (rows,) = encoder.layout.blocks(tokens)
         torch.testing.assert_close(encoder([rows]), expected, atol=1e-5, rtol=0)
 
 
@@ -259,10 +260,10 @@ def test_saved_pooling_travels_and_another_is_warned_of(
 ) -> None:
     MirrorEncoder.load(bert, "mean", max_tokens=40).save(tmp_path / "saved")
     again = MirrorEncoder.load(tmp_path / "saved")
-    assert (again.pooling, again.max_tokens) == (Pooling.mean, 40)
+    assert (again.pooling.name, again.max_tokens) == ("mean", 40)
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        assert MirrorEncoder.load(tmp_path / "saved", "max").pooling is Pooling.max
+        assert MirrorEncoder.load(tmp_path / "saved", "max").pooling.name == "max"
     assert "saved with mean pooling and is pooled by max" in caplog.text
 
 

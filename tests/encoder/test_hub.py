@@ -9,7 +9,6 @@ import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from mirror import MirrorEncoder, MirrorError, mirror_tune
-from mirror.config import Pooling
 from mirror.config.compose import compose
 from mirror.encoder.hub import MODELS, source_of
 from tests.conftest import ROOT, SENTENCES
@@ -55,7 +54,7 @@ def test_model_mini_is_the_bundled_one() -> None:
 
 def test_mirror_tune_takes_a_file_of_the_group() -> None:
     encoder = mirror_tune("mini", SENTENCES[:32], ["trainer.max_steps=1", "batch.size=16", "trainer.progress=false"])
-    assert encoder.pooling is Pooling.first_last
+    assert encoder.pooling.name == "first_last"
     assert encoder.encode(["a sentence"]).shape == (1, encoder.dimension)
 
 

@@ -105,7 +105,7 @@ def test_real_sentences_fill_their_rows(draft_model: Path, data_dir: Path) -> No
     file = data_dir / "corpora" / "stsbenchmark_train_10k_sents_random_sampled.txt"
     lines = file.read_text(encoding="utf-8").splitlines()[:400]
     encoder = MirrorEncoder.load(draft_model)
-    (block,) = encoder.blocks(encoder.tokenize(lines, 50))
+    (block,) = encoder.layout.blocks(encoder.layout.tokenize(lines, 50))
     assert block.packed
     assert float((block.text_index >= 0).float().mean()) > 0.95
 
@@ -175,12 +175,12 @@ def test_select_and_join() -> None:
 def test_vectors_come_in_the_order_of_the_texts(packing: bool, pooling: Pooling, tiny_bert: Path) -> None:
     """And are those of each text by itself: nothing of its neighbours in the row shows."""
     encoder = MirrorEncoder.load(tiny_bert, pooling)
-    encoder.packing = packing
+    encoder.layout.packing = packing
     texts = [*SENTENCES[::4], "a", "A guitar at home near the river " * 2, "a"]
-    blocks = encoder.blocks(encoder.tokenize(texts))
+    blocks = encoder.layout.blocks(encoder.layout.tokenize(texts))
     assert all(block.packed is packing for block in blocks)
     with torch.no_grad():
         together = encoder(blocks)
         for i in (0, 1, 17, len(texts) - 3, len(texts) - 2, len(texts) - 1):
-            (block,) = pad(encoder.tokenize([texts[i]]), pad_id=0, cls_id=2)
+            (block,) = pad(encoder.layout.tokenize([texts[i]]), pad_id=0, cls_id=2)
             torch.testing.assert_close(together[i], encoder([block])[0], rtol=1e-4, atol=1e-5)

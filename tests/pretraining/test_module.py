@@ -6,11 +6,12 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from mirror import MirrorEncoder
-from mirror.config import MaskingConfig, OptimConfig, PretrainBatchConfig
+from mirror.config import MaskingConfig, PretrainBatchConfig
 from mirror.pretraining.corpus import MaskedBatches, tokenize_corpus
 from mirror.pretraining.module import PretrainModule
 from tests.architectures import ARCHITECTURES, MAX_TOKENS, build
 from tests.conftest import SENTENCES
+from tests.helpers import ADAMW, CONSTANT
 
 
 def module_of(folder: Path, bag_of_words: float = 0.0) -> PretrainModule:
@@ -18,7 +19,7 @@ def module_of(folder: Path, bag_of_words: float = 0.0) -> PretrainModule:
     model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = MirrorEncoder.load(folder).tokenizer
     encoder = MirrorEncoder(model.base_model, tokenizer)
-    return PretrainModule(model, encoder, OptimConfig(lr=1e-3), 10, [], 0, bag_of_words)
+    return PretrainModule(model, encoder, ADAMW, CONSTANT, 10, [], 0, bag_of_words)
 
 
 MASKED = [name for name in ARCHITECTURES if name not in ("xlnet",)]
@@ -32,7 +33,7 @@ def test_logits_of_the_masked_tokens_are_those_of_the_whole_model(name: str, tmp
     batch = MaskedBatches(corpus, encoder, PretrainBatchConfig(4096, MAX_TOKENS), MaskingConfig(), 0)[0]
     with torch.no_grad():
         for block, places in zip(batch.blocks, batch.places, strict=True):
-            whole = module.model(**encoder.inputs(block)).logits.flatten(0, 1)
+            whole = module.model(**encoder.layout.inputs(block)).logits.flatten(0, 1)
             torch.testing.assert_close(module.logits(block, places), whole[places], atol=1e-5, rtol=1e-4)
     assert batch.count > 10
 

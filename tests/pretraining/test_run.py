@@ -71,7 +71,7 @@ def test_what_a_run_leaves(kind: str, texts: Path, tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(folder / "model").mask_token_id is not None
     encoder = MirrorEncoder.load(folder / "model", "mean")
     assert encoder.encode(SENTENCES[:3]).shape == (3, 32)
-    assert encoder.first_position(64) is not None
+    assert encoder.layout.first_position(64) is not None
 
 
 def test_the_loss_falls(texts: Path, tmp_path: Path) -> None:

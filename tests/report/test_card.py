@@ -10,9 +10,13 @@ from mirror.config import TrainConfig
 from mirror.config.compose import compose
 from mirror.data.texts import TextTable
 from mirror.evaluation.sets import Score
-from mirror.report.card import model_card
+from mirror.report.card import model_card as make_card
 
 TABLE = TextTable([("a", "a"), ("b", "b")], "texts.txt", available=12_345, read=6, empty=1, duplicate=3)
+
+
+def model_card(config: TrainConfig, table: TextTable, before: Any, after: Any, steps: int) -> str:
+    return make_card(config, table, before, after, steps, "what the views are", "what the loss is")
 
 
 def settings(*overrides: str) -> TrainConfig:
@@ -60,9 +64,11 @@ def test_recipe() -> None:
     assert table["pooling"][0].startswith("cls")
     assert table["texts"] == ["texts.txt: 12,345 available, 6 read, 1 empty, 3 duplicate, 2 kept"]
     assert table["steps"] == ["155 of 64 texts, 1 epoch(s)"]
-    assert table["augmentation"] == ["span of 5 character(s) masked on one side, dropout 0.1"]
-    assert table["loss"] == ["InfoNCE (decoupled), temperature 0.07"]
-    assert table["optimizer"] == ["AdamW, rate 0.0003, weight decay 0.01"]
+    assert table["augmentation"] == ["what the views are, dropout 0.1"]
+    assert table["loss"] == ["what the loss is"]
+    assert table["optimizer"] == ["adamw (lr 0.0003, weight_decay 0.01, decay_all false, betas [0.9, 0.999])"]
+    assert table["schedule"] == ["constant (warmup_steps 0)"]
+    assert table["projection head"] == ["none"]
     assert table["seed"] == ["7"]
     assert f"tuned on {datetime.now(UTC):%Y-%m}" in card
     assert "A sentence encoder" in card
@@ -70,7 +76,7 @@ def test_recipe() -> None:
 
 def test_augmentation_names_what_is_on() -> None:
     card = model_card(settings("aug=none", "aug.dropout=0", "aug.drophead=0.2"), TABLE, {}, {}, 1)
-    assert rows(card)["augmentation"] == ["drophead 0.2"]
+    assert rows(card)["augmentation"] == ["what the views are, drophead 0.2"]
 
 
 def test_scores_before_and_after() -> None:

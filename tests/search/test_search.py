@@ -57,7 +57,7 @@ def test_raw_model_is_pooled_as_the_encoder(tiny_bert: Path, tmp_path: Path) -> 
     folder = finished_run(tmp_path / "run", tiny_bert)
     raw = raw_model(folder, MirrorEncoder.load(folder))
     assert raw is not None
-    assert (raw.name, raw.pooling.value) == (str(tiny_bert), "mean")
+    assert (raw.name, raw.pooling.name) == (str(tiny_bert), "mean")
     (tmp_path / "run" / "metrics.json").unlink()
     assert raw_model(folder, MirrorEncoder.load(folder)) is None
 

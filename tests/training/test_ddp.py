@@ -19,13 +19,14 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from mirror import MirrorEncoder
-from mirror.config import AugConfig, BatchConfig, LossConfig, LossForm, OptimConfig
-from mirror.data.batches import BatchKey, MirroredPairs
-from mirror.data.views import set_dropout
+from mirror.config import BatchConfig, LossForm
+from mirror.data.batches import BatchKey
+from mirror.encoder.perturb import set_dropout
+from mirror.losses.infonce import InfoNCE
 from mirror.runs.record import by_step
-from mirror.training.module import MirrorModule
 from mirror.training.resume import earlier
 from tests.conftest import ROOT, SENTENCES
+from tests.helpers import module_of, pairs_of
 
 TEXTS = [*SENTENCES[:18], *SENTENCES[:3], *SENTENCES[30:32]]
 """23, with duplicates: a batch of 16 and one of 7, which no two devices can share evenly."""
@@ -35,17 +36,17 @@ class Case(NamedTuple):
     """One comparison."""
 
     step: int
-    loss: LossConfig
+    loss: dict[str, Any]
     micro: int | None = None
 
 
 CASES = [
-    Case(step, LossConfig(temperature=0.1, form=form, mask_duplicates=mask))
+    Case(step, {"temperature": 0.1, "form": form, "mask_duplicates": mask})
     for step in (0, 1)
     for form in LossForm
     for mask in (True, False)
 ]
-CASES += [Case(step, LossConfig(temperature=0.1), micro=micro) for step in (0, 1) for micro in (1, 3)]
+CASES += [Case(step, {"temperature": 0.1}, micro=micro) for step in (0, 1) for micro in (1, 3)]
 
 
 def learnt(model: Path, case: Case, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
@@ -58,10 +59,10 @@ def learnt(model: Path, case: Case, rank: int = 0, world: int = 1) -> dict[str, 
     set_dropout(encoder.backbone, 0.0)
     encoder.train()
     sizes = BatchConfig(size=16, micro=case.micro)
-    pairs = MirroredPairs([(text, text) for text in TEXTS], encoder, AugConfig(), sizes, 0, rank, world)
-    step: nn.Module = MirrorModule(encoder, case.loss, OptimConfig(lr=1e-3))
+    pairs = pairs_of([(text, text) for text in TEXTS], encoder, sizes, rank=rank, world=world)
+    step: nn.Module = module_of(encoder, InfoNCE(**case.loss))
     wrapped = DistributedDataParallel(step, find_unused_parameters=True) if world > 1 else step
-    loss = wrapped(pairs[BatchKey(0, case.step)])
+    loss = wrapped(pairs[BatchKey(0, case.step)])["loss"]
     loss.backward()
     named = encoder.named_parameters()
     return {"loss": loss.detach(), **{name: weight.grad for name, weight in named if weight.grad is not None}}
@@ -161,7 +162,6 @@ def test_sharing_strategies(strategy: str, micro: str, common: list[str], alone:
 KILLED = """
 import os, signal
 from mirror.cli import train
-from mirror.training.module import MirrorModule
 
 def kill(self, *arguments):
     if self.global_step == 5:

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mirror import MirrorEncoder
-from mirror.config import AugConfig, BatchConfig, LossConfig, OptimConfig, Schedule
-from mirror.data.batches import BatchKey, MirroredBatch, MirroredPairs
-from mirror.data.views import DropHead, set_dropout
-from mirror.losses.infonce import info_nce
-from mirror.training.module import MirrorModule
+from mirror.config import BatchConfig
+from mirror.data.batches import BatchKey, MirroredBatch
+from mirror.encoder.perturb import DropHead, set_dropout
+from mirror.losses.infonce import InfoNCE, info_nce
 from tests.conftest import SENTENCES
+from tests.helpers import loss_of, module_of, pairs_of
 
 
 class FakeTrainer:
@@ -23,9 +23,12 @@ class FakeTrainer:
     estimated_stepping_batches = 20
 
 
-def built(model: Path, optim: OptimConfig) -> tuple[torch.optim.Optimizer, list[float]]:
+def built(
+    model: Path, schedule: str = "constant", warmup_steps: int = 0, **optim: Any
+) -> tuple[torch.optim.Optimizer, list[float]]:
     """The optimizer and the learning rate of each of 20 steps."""
-    module = MirrorModule(MirrorEncoder.load(model), LossConfig(), optim)
+    part = {"_target_": f"mirror.training.schedule.{schedule}", "warmup_steps": warmup_steps}
+    module = module_of(MirrorEncoder.load(model), optim=optim, schedule=part)
     module._trainer = FakeTrainer()  # type: ignore[assignment]
     made = module.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
@@ -39,7 +42,7 @@ def built(model: Path, optim: OptimConfig) -> tuple[torch.optim.Optimizer, list[
 
 
 def test_norms_and_biases_do_not_decay(tiny_bert: Path) -> None:
-    optimizer, _ = built(tiny_bert, OptimConfig(lr=1e-3, weight_decay=0.3))
+    optimizer, _ = built(tiny_bert, lr=1e-3, weight_decay=0.3)
     decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
     assert set(decay.values()) == {0.3, 0.0}
     for group in optimizer.param_groups:
@@ -47,7 +50,7 @@ def test_norms_and_biases_do_not_decay(tiny_bert: Path) -> None:
 
 
 def test_decay_all(tiny_bert: Path) -> None:
-    optimizer, _ = built(tiny_bert, OptimConfig(lr=1e-3, weight_decay=0.3, decay_all=True))
+    optimizer, _ = built(tiny_bert, lr=1e-3, weight_decay=0.3, decay_all=True)
     (group,) = optimizer.param_groups
     assert group["weight_decay"] == 0.3
     assert {weight.ndim for weight in group["params"]} == {1, 2}
@@ -55,7 +58,7 @@ def test_decay_all(tiny_bert: Path) -> None:
 
 def test_every_trained_weight_is_in_one_group(tiny_bert: Path) -> None:
     """All but the pooler's, which is no part of the encoder."""
-    optimizer, _ = built(tiny_bert, OptimConfig(lr=1e-3))
+    optimizer, _ = built(tiny_bert, lr=1e-3)
     shapes = sorted(tuple(weight.shape) for group in optimizer.param_groups for weight in group["params"])
     named = MirrorEncoder.load(tiny_bert).backbone.named_parameters()
     assert shapes == sorted(tuple(weight.shape) for name, weight in named if not name.startswith("pooler"))
@@ -64,20 +67,20 @@ def test_every_trained_weight_is_in_one_group(tiny_bert: Path) -> None:
 @pytest.mark.parametrize(
     ("schedule", "warmup", "step", "share"),
     [
-        (Schedule.constant, 0, 0, 1.0),
-        (Schedule.constant, 0, 19, 1.0),
-        (Schedule.constant, 4, 0, 0.0),
-        (Schedule.constant, 4, 2, 0.5),
-        (Schedule.constant, 4, 4, 1.0),
-        (Schedule.linear, 4, 1, 0.25),
-        (Schedule.linear, 4, 12, 0.5),
-        (Schedule.linear, 0, 19, 0.05),
-        (Schedule.cosine, 0, 10, 0.5),
-        (Schedule.cosine, 0, 5, 0.8536),
+        ("constant", 0, 0, 1.0),
+        ("constant", 0, 19, 1.0),
+        ("constant", 4, 0, 0.0),
+        ("constant", 4, 2, 0.5),
+        ("constant", 4, 4, 1.0),
+        ("linear", 4, 1, 0.25),
+        ("linear", 4, 12, 0.5),
+        ("linear", 0, 19, 0.05),
+        ("cosine", 0, 10, 0.5),
+        ("cosine", 0, 5, 0.8536),
     ],
 )
-def test_learning_rate(tiny_bert: Path, schedule: Schedule, warmup: int, step: int, share: float) -> None:
-    _, rates = built(tiny_bert, OptimConfig(lr=2e-3, schedule=schedule, warmup_steps=warmup))
+def test_learning_rate(tiny_bert: Path, schedule: str, warmup: int, step: int, share: float) -> None:
+    _, rates = built(tiny_bert, schedule, warmup, lr=2e-3)
     assert rates[step] == pytest.approx(share * 2e-3, rel=1e-3)
 
 
@@ -86,20 +89,21 @@ def first_batch(model: Path) -> tuple[MirrorEncoder, MirroredBatch]:
     set_dropout(encoder.backbone, 0.0)
     encoder.train()
     pairs = [(text, text) for text in [*SENTENCES[:7], SENTENCES[0]]]
-    return encoder, MirroredPairs(pairs, encoder, AugConfig(), BatchConfig(size=8), seed=0)[BatchKey(0, 0)]
+    return encoder, pairs_of(pairs, encoder, BatchConfig(size=8))[BatchKey(0, 0)]
 
 
 @pytest.mark.parametrize("mask_duplicates", [False, True])
 def test_training_step_is_info_nce_of_the_vectors(tiny_bert: Path, mask_duplicates: bool) -> None:
     encoder, batch = first_batch(tiny_bert)
-    module = MirrorModule(encoder, LossConfig(temperature=0.3, mask_duplicates=mask_duplicates), OptimConfig(lr=1e-3))
-    expected = info_nce(encoder(batch.parts[0]), batch.texts, 0.3, mask_duplicates=mask_duplicates)
-    torch.testing.assert_close(module(batch), expected)
+    module = module_of(encoder, InfoNCE(temperature=0.3, mask_duplicates=mask_duplicates))
+    vectors = encoder(batch.sides[0][0]).unflatten(0, (2, -1))
+    expected = info_nce(vectors, batch.text_ids, 0.3, mask_duplicates=mask_duplicates)
+    torch.testing.assert_close(loss_of(module, batch), expected)
 
 
 def test_gradients_reach_every_weight_but_the_pooler(tiny_bert: Path) -> None:
     encoder, batch = first_batch(tiny_bert)
-    MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3))(batch).backward()
+    loss_of(module_of(encoder), batch).backward()
     silent = {name for name, weight in encoder.backbone.named_parameters() if weight.grad is None}
     assert silent == {"pooler.dense.weight", "pooler.dense.bias"}
 
@@ -136,22 +140,21 @@ def learnt(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradients of a step: as the module takes it, or as one graph over the same parts."""
     encoder.zero_grad()
-    config = LossConfig(temperature=0.1)
     batch = batch.to(encoder.device)
     torch.manual_seed(3)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):  # as Lightning's
         if cached:
-            loss = MirrorModule(encoder, config, OptimConfig(lr=1e-3))(batch)
+            loss = loss_of(module_of(encoder, InfoNCE(temperature=0.1)), batch)
         else:
-            vectors = torch.cat([encoder(part) for part in batch.parts])
-            loss = info_nce(vectors, batch.texts, 0.1, mask_duplicates=True)
+            vectors = torch.cat([encoder(part) for part in batch.sides[0]]).unflatten(0, (2, -1))
+            loss = info_nce(vectors, batch.text_ids, 0.1, mask_duplicates=True)
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
 
 def batch_of(encoder: MirrorEncoder, micro: int | None) -> MirroredBatch:
     pairs = [(text, text) for text in [*SENTENCES[:29], SENTENCES[0]]]
-    return MirroredPairs(pairs, encoder, AugConfig(), BatchConfig(size=30, micro=micro), seed=0)[BatchKey(0, 0)]
+    return pairs_of(pairs, encoder, BatchConfig(size=30, micro=micro))[BatchKey(0, 0)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -165,11 +168,11 @@ def test_gradient_caching_is_the_plain_step(
     encoder = MirrorEncoder.load(tiny_bert).to(device)
     set_dropout(encoder.backbone, 0.3 if dropping == "dropout" else 0.0)
     if dropping == "drophead":
-        encoder.drophead = DropHead(encoder.backbone, 0.3)
-    encoder.packing = packing
+        DropHead(0.3).attach(encoder)
+    encoder.layout.packing = packing
     encoder.train()
     batch = batch_of(encoder, micro=8)
-    assert [sum(len(block.texts) for block in part) for part in batch.parts] == [15, 15, 15, 15]
+    assert [sum(len(block.texts) for block in part) for part in batch.sides[0]] == [15, 15, 15, 15]
     loss, gradients = learnt(encoder, batch, cached=False, bf16=bf16)
     drawn, _ = learnt(encoder, batch_of(encoder, micro=7), cached=False)
     assert abs(drawn - loss) > 1e-3  # other draws make another loss, so equal losses mean equal draws
@@ -189,7 +192,7 @@ def test_gradient_caching_is_the_plain_step(
 def test_parts_make_no_difference_without_dropout(packing: bool, tiny_bert: Path) -> None:
     encoder = MirrorEncoder.load(tiny_bert)
     set_dropout(encoder.backbone, 0.0)
-    encoder.packing = packing
+    encoder.layout.packing = packing
     encoder.train()
     loss, gradients = learnt(encoder, batch_of(encoder, None), cached=True)
     for micro in (1, 4, 29, 30, 100):
@@ -213,7 +216,7 @@ def test_gradient_caching_holds_one_part_at_a_time(tiny_bert: Path) -> None:
 
         batch = batch_of(encoder, micro)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = MirrorModule(encoder, LossConfig(), OptimConfig(lr=1e-3))(batch)
+            loss = loss_of(module_of(encoder), batch)
         del loss
         weights = {weight.untyped_storage().data_ptr() for weight in encoder.parameters()}
         return sum(size for place, size in kept.items() if place not in weights)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from mirror.config import Builtin, DataConfig
+from mirror.config import DataConfig
 from mirror.data.sources import pydocs
 from mirror.data.sources.pydocs import Function, functions, held_out, sentences
 from mirror.data.texts import read_texts
@@ -81,7 +81,7 @@ def test_order_is_always_the_same() -> None:
 
 def test_training_never_sees_what_retrieval_is_measured_on() -> None:
     """Not even as a part of a longer text, or with other quotation marks; found without the package's own splitting."""
-    table = read_texts(DataConfig(builtin=Builtin.pydocs, size=None), seed=0)
+    table = read_texts(DataConfig(source={"_target_": "mirror.data.sources.pydocs.documentation"}, size=None), seed=0)
     assert len(table.pairs) >= 10_000
     assert "documentation of Python 3." in table.source
     measured = [words(text) for function in held_out() for text in (function.summary, function.description)]

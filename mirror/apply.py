@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mirror.config import EncodeConfig, EvaluateConfig, plain
-from mirror.data.texts import read_lines
+from mirror.data.files import read_lines
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.pooling import TextPooling
 from mirror.errors import MirrorError

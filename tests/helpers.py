@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mirror import MirrorEncoder
 from mirror.config import BatchConfig
 from mirror.data.batches import MirroredBatch, MirroredPairs
-from mirror.data.texts import Pair
+from mirror.data.rows import Pair
 from mirror.data.views import SpanMask
 from mirror.losses.base import Loss
 from mirror.losses.infonce import InfoNCE

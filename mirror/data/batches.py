@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mirror.config import BatchConfig
-from mirror.data.texts import LongPairs, Pair, TextTable
+from mirror.data.rows import Pair
+from mirror.data.texts import LongPairs, TextTable
 from mirror.data.views import Views
 from mirror.encoder.layout import Layout
 from mirror.encoder.packing import TokenBlock, Tokens, join, row_width, select

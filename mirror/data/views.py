@@ -8,7 +8,7 @@ from random import Random
 from typing import Annotated
 
 from mirror.config import Rule, SpanUnit
-from mirror.data.texts import Pair
+from mirror.data.rows import Pair
 from mirror.encoder.layout import Layout, Span
 from mirror.errors import MirrorError
 

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mirror.config import SearchConfig, Task
+from mirror.data.files import read_lines
 from mirror.data.sources import pydocs
-from mirror.data.texts import clean, read_lines
+from mirror.data.texts import clean
 from mirror.encoder.backbone import quiet
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError

@@ -15,7 +15,8 @@ from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.config.compose import CONF, compose, quoted
 from mirror.config.parts import TARGET, build, check_part, located
 from mirror.data.batches import MirrorData
-from mirror.data.texts import Pair, TextTable, choose, in_memory, read_texts
+from mirror.data.rows import Pair, in_memory
+from mirror.data.texts import TextTable, choose, read_texts
 from mirror.data.view_check import check_views
 from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mirror.config import BatchConfig, DataConfig, Sample
 from mirror.data.batches import BatchKey, KeySampler, MirrorData, MirroredBatch, MirroredPairs
-from mirror.data.texts import LongPairs, Pair, TextTable, choose, in_memory
+from mirror.data.rows import Pair, in_memory
+from mirror.data.texts import LongPairs, TextTable, choose
 from mirror.data.views import SpanMask
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock
@@ -242,7 +243,7 @@ def test_micro_parts_hold_the_views_in_order(encoder: MirrorEncoder) -> None:
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> TextTable:
     """The sentences as if they were many: neither held in memory nor tokenised ahead."""
-    monkeypatch.setattr("mirror.data.texts.LONG", 100)
+    monkeypatch.setattr("mirror.data.texts.MAX_IN_MEMORY", 100)
     table = table_of([*SENTENCES, *SENTENCES[:20]])
     assert isinstance(table.pairs, LongPairs)
     return table

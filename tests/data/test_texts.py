@@ -17,7 +17,8 @@ import pytest
 import zstandard
 
 from mirror.config import DataConfig, Sample
-from mirror.data.texts import LongPairs, TextTable, choose, clean, in_memory, read_texts
+from mirror.data.rows import in_memory
+from mirror.data.texts import LongPairs, TextTable, choose, clean, read_texts
 from mirror.errors import MirrorError
 
 Write = Callable[[str, str | bytes], Path]
@@ -204,7 +205,7 @@ def test_counts_add_up(size: int | None) -> None:
 
 
 def test_frequent_words() -> None:
-    table = read_texts(DataConfig(path=None, language="de", size=500, sample=Sample.first), 0)
+    table = read_texts(DataConfig(source=WORDS, language="de", size=500, sample=Sample.first), 0)
     assert len(table.pairs) == 500
     assert {"der", "die", "und"} <= set(texts(table)[:10])
     english = read_texts(DataConfig(path=None, size=10, sample=Sample.first), 0)
@@ -215,7 +216,7 @@ def test_frequent_words() -> None:
 def test_language_without_a_word_list_is_refused(language: str) -> None:
     """Welsh included, for which wordfreq itself silently answers in English."""
     with pytest.raises(MirrorError, match=rf"data\.language={language}.* en "):
-        read_texts(DataConfig(path=None, language=language), 0)
+        read_texts(DataConfig(source=WORDS, language=language), 0)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def test_long_sources_stay_where_they_are(
     path.write_text("text,positive\n" + "\n".join(lines) + "\n", encoding="utf-8")
     config = DataConfig(path=str(path), column="text", pair_column="positive", size=size, deduplicate=deduplicate)
     short = read_texts(config, 3)
-    monkeypatch.setattr("mirror.data.texts.LONG", 100)
+    monkeypatch.setattr("mirror.data.texts.MAX_IN_MEMORY", 100)
     long = read_texts(config, 3)
     assert isinstance(short.pairs, list)
     assert isinstance(long.pairs, LongPairs)

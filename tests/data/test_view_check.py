@@ -9,7 +9,7 @@ import torch
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import BatchConfig
 from mirror.data.batches import BatchKey
-from mirror.data.texts import Pair
+from mirror.data.rows import Pair
 from mirror.data.view_check import ViewCheck, check_views
 from mirror.encoder.perturb import DropHead, Dropout
 from tests.conftest import SENTENCES

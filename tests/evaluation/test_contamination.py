@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mirror.config import DataConfig
-from mirror.data.texts import choose, in_memory, read_texts
+from mirror.data.rows import in_memory
+from mirror.data.texts import choose, read_texts
 from mirror.evaluation.contamination import AUDIT, KnownTexts, Overlap, audit, dump_audit, known_texts, read_audit
 from mirror.evaluation.sets import load_sets
 from mirror.evaluation.sets.pairs import PairSet

@@ -210,7 +210,7 @@ def test_best_weights_survive(
 def test_long_corpus(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that stay in their file make the run of texts in memory, and one that goes on meets the very same batch."""
     expected = whole(options, tmp_path / "short")
-    monkeypatch.setattr("mirror.data.texts.LONG", 50)
+    monkeypatch.setattr("mirror.data.texts.MAX_IN_MEMORY", 50)
     assert_same(whole(options, tmp_path / "whole"), expected)
     folder = stopped(options, tmp_path / "stopped", 7, monkeypatch)
     go_on(folder)

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
-from mirror.data.texts import Rows, in_memory
+from mirror.data.rows import Rows, in_memory
 
 STANDARD = (
     "argparse", "array", "ast", "asyncio", "base64", "bisect", "builtins", "bz2", "calendar", "cmath", "codecs",

@@ -4,7 +4,7 @@ import itertools
 
 import wordfreq
 
-from mirror.data.texts import Rows, in_memory
+from mirror.data.rows import Rows, in_memory
 from mirror.errors import MirrorError
 
 

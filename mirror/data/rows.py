@@ -1,0 +1,36 @@
+"""Rows of texts, wherever they lie."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mirror.errors import MirrorError
+
+Pair = tuple[str, str]
+"""A text and its positive, which is the text itself unless the data gives another."""
+
+
+@dataclass
+class Rows:
+    """Lazy access to the rows of a table."""
+
+    length: int
+    fetch: Callable[[Sequence[int]], list[tuple[Any, Any]]]
+    """Row numbers to raw texts with their positives."""
+    name: str = ""
+    """Of the source, for the log and the model card."""
+
+
+def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
+    """Rows over texts, or pairs of texts, that a program holds already.
+
+    Raises:
+        MirrorError: an item is neither a string nor a pair of strings.
+    """
+    pairs: list[Pair] = []
+    for i, item in enumerate(texts):
+        pair = (item, item) if isinstance(item, str) else tuple(item) if isinstance(item, tuple | list) else ()
+        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise MirrorError(f"texts[{i}] is neither a string nor a pair of strings: {item!r:.80}")
+        pairs.append((pair[0], pair[1]))
+    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name)

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirror.errors import MirrorError
+from mirror.runs import stop
 from mirror.runs.record import CURVE, METRICS, RunRecord
 
 CHECKPOINTS = "checkpoints"
@@ -47,9 +48,10 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Keeper(ModelCheckpoint):
-    """Writes a checkpoint every so many steps and where the run is stopped, and keeps the newest.
+    """Writes a checkpoint every so many steps, at the last step and where the run is stopped, and keeps the newest.
 
-    Ctrl-C waits for the end of the step, so that a checkpoint never holds half of one; a second Ctrl-C does not wait.
+    Ctrl-C and SIGTERM wait for the end of the step, so that a checkpoint never holds half of one; a second one does not
+    wait.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -62,22 +64,23 @@ class Keeper(ModelCheckpoint):
             save_on_exception=True,
         )
         self._between_steps = self._stop = False
-        self._usual: Any = None
+        self._usual: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take Ctrl-C over, where Python lets one: in the main thread."""
+        """Take the signals over, where Python lets one: in the main thread."""
         super().on_train_start(trainer, pl_module)
         if threading.current_thread() is threading.main_thread():
-            self._usual = signal.signal(signal.SIGINT, self._stop_soon)
+            self._usual = {number: signal.signal(number, self._stop_soon) for number in stop.SIGNALS}
 
     def _stop_soon(self, number: int, frame: Any) -> None:
         self._give_back()
+        stop.note(number)
         self._stop = True
 
     def _give_back(self) -> None:
-        if self._usual is not None:
-            signal.signal(signal.SIGINT, self._usual)
-            self._usual = None
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)
+        self._usual = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """A step begins."""
@@ -93,8 +96,10 @@ class Keeper(ModelCheckpoint):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give Ctrl-C back."""
+        """Save: what follows the training can then be repeated."""
         super().on_train_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         self._give_back()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -96,7 +96,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.txt", tmp_path / "socket.txt", "/dev/zero", "/dev/null"):
         with pytest.raises(MirrorError, match="is a pipe or a device"):
             texts(path)
-        with pytest.raises(MirrorError, match="input=.* is a pipe or a device"):
+        with pytest.raises(MirrorError, match=r"input=.* is a pipe or a device"):
             read_lines(str(path), "input")
     server.close()
     with pytest.raises(MirrorError, match="is a folder: give one file in it"):

@@ -208,7 +208,7 @@ def test_frequent_words() -> None:
     table = read_texts(DataConfig(source=WORDS, language="de", size=500, sample=Sample.first), 0)
     assert len(table.pairs) == 500
     assert {"der", "die", "und"} <= set(texts(table)[:10])
-    english = read_texts(DataConfig(path=None, size=10, sample=Sample.first), 0)
+    english = read_texts(DataConfig(source=WORDS, size=10, sample=Sample.first), 0)
     assert texts(english)[0] == "the"
 
 

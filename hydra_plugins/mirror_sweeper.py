@@ -23,7 +23,7 @@ from mirror.config import Strategy
 from mirror.config.compose import quoted, run_id
 from mirror.errors import MirrorError
 from mirror.runs.record import TUNED
-from mirror.runs.registry import alone, progress, read_run, runs_in, usual_seconds
+from mirror.runs.registry import LEFT, alone, identity, progress, read_run, runs_in, strangers, usual_seconds
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Grid(BasicSweeper):
         """Run them; what broke the launcher, if something did."""
         assert self.launcher is not None
         assert self.config is not None
-        jobs = [job for job in jobs if self._cleared(job.folder)]
+        jobs = [job for job in jobs if self._cleared(job)]
         if not jobs:
             return None
         OmegaConf.save(self.config, Path(self.config.hydra.sweep.dir) / "multirun.yaml")
@@ -160,15 +160,29 @@ class Grid(BasicSweeper):
                     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return None
 
-    def _cleared(self, folder: Path) -> bool:
-        """Remove what a killed or failed run has left, which would mix with what the new one leaves; False where a
-        process of a sweep that was killed is still at it."""
+    def _cleared(self, job: Job) -> bool:
+        """Remove what this very run has left where it was killed or failed, which would mix with what it leaves now;
+        False where a process of a sweep that was killed is still at it.
+
+        Raises:
+            MirrorError: the folder holds something else, which stays.
+        """
+        assert self.config is not None
+        folder, begun = job.folder, _begun(job)
+        if read_run(folder) and not begun:
+            raise MirrorError(f"{folder} holds a run with other settings: choose hydra.sweep.dir=….")
+        start = [str(self.config.hydra.output_subdir), f"{self.config.hydra.job.name}.log"]
+        if others := strangers(folder, *start, *(LEFT if begun else ())):
+            raise MirrorError(
+                f"The sweep would run in {folder}, which holds {others[0]} that it did not make: move that away, or "
+                "choose another hydra.sweep.dir=… or hydra.sweep.subdir=…."
+            )
         with alone(folder) as ours:
             if not ours:
                 log.warning("%s is left to the process that runs it since an earlier start", folder)
                 return False
             if (read_run(folder) or {}).get("status") == "finished":
-                raise MirrorError(f"{folder} holds a finished run with other settings: choose hydra.sweep.dir=….")
+                raise MirrorError(f"{folder} holds a finished run already: choose hydra.sweep.dir=….")
             shutil.rmtree(folder, ignore_errors=True)
         return True
 
@@ -316,6 +330,16 @@ def _distribution(axis: Override) -> Any:
     if isinstance(swept, ChoiceSweep | RangeSweep):
         return CategoricalDistribution(list(axis.sweep_string_iterator()))
     raise MirrorError(f"{axis.input_line} is no range that a search can draw from: write choice(…) or interval(…).")
+
+
+def _begun(job: Job) -> bool:
+    """Whether the folder is one in which this very run began before, by its record or by what Hydra wrote first."""
+    if (run := read_run(job.folder)) and identity(run["config"]) == job.name:
+        return True
+    try:
+        return run_id(OmegaConf.load(job.folder / ".hydra" / "config.yaml")) == job.name  # type: ignore[arg-type]
+    except Exception:  # there is none, or it is not mirror's and may hold anything
+        return False
 
 
 @contextmanager

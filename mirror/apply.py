@@ -19,7 +19,7 @@ from mirror.evaluation.results import Results
 from mirror.evaluation.sets import load_sets
 from mirror.report.errors import check_plotly, show_errors
 from mirror.report.terminal import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
-from mirror.runs.record import RunRecord
+from mirror.runs.record import RunRecord, scratch_beside
 
 log = logging.getLogger(__name__)
 
@@ -136,13 +136,12 @@ def encode(config: EncodeConfig) -> None:
             encoder.pooling.name,
         )
     vectors = encoder.encode(lines, progress=True)
-    partial = target.with_name(target.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            np.save(file, vectors)
-        os.replace(partial, target)
+        with scratch_beside(target) as partial:
+            with partial.open("wb") as file:
+                np.save(file, vectors)
+            os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another place.") from error
     log.info("%d vectors of %d dimensions in %s", *vectors.shape, target)
 

@@ -5,9 +5,10 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportCo
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs.record import METRICS, record_failure
-from mirror.runs.registry import alone, read_run
+from mirror.runs.registry import alone, end_with_sweep, read_run, strangers
 from mirror.runs.sharing import start_sharing, stop_sharing
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,12 @@ VALUED_FLAGS = (
 
 ROOM = 2**17
 """Bytes that the settings, the log and the record of a run easily take; a disk with less is full."""
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-"""Variables in which torchrun, Lightning and SLURM number the processes of a run; the first is 0 in each."""
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables in which torchrun, Lightning, SLURM and LSF number the processes of a run; the first is 0 in each."""
+COUNTS = ("WORLD_SIZE", "SLURM_NTASKS", "JSM_NAMESPACE_SIZE")
+"""Variables in which they say how many there are."""
+_held = ExitStack()
+"""The folder of a single run, from before Hydra writes there until the end."""
 
 
 def train() -> None:
@@ -74,7 +79,8 @@ def evaluate() -> None:
         with _importing():
             from mirror.apply import evaluate
 
-        evaluate(config, Path(HydraConfig.get().runtime.output_dir))
+        with _own_folder() as folder:
+            evaluate(config, folder)
 
     _start("evaluate", run)
 
@@ -98,7 +104,8 @@ def pretrain() -> None:
         with _importing():
             from mirror.pretraining.run import pretrain
 
-        pretrain(config, Path(HydraConfig.get().runtime.output_dir))
+        with _own_folder() as folder:
+            pretrain(config, folder)
 
     _start("pretrain", run)
 
@@ -156,6 +163,29 @@ def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @contextmanager
+def _own_folder() -> Iterator[Path]:
+    """The folder of a run; ``RunFolder`` has made sure of it, except in a sweep.
+
+    Raises:
+        MirrorError: it is in use, or holds something that is not this run's.
+    """
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode is not RunMode.MULTIRUN:
+        yield folder
+        return
+    with alone(folder) as ours:
+        if not ours or strangers(folder, *_first_files(hydra_config)):
+            raise MirrorError(f"{folder} is in use, or holds what is not this run's: choose hydra.sweep.dir=….")
+        yield folder
+
+
+def _first_files(hydra_config: Any) -> list[str]:
+    """What Hydra writes before a run begins."""
+    return [str(hydra_config.output_subdir), f"{hydra_config.job.name}.log"]
+
+
+@contextmanager
 def _importing() -> Iterator[None]:
     """Import without looking for garbage, there being none, nor ever among what was imported.
 
@@ -190,6 +220,8 @@ def _start(
         return resumed(name, Path(config.resume), HydraConfig.get().overrides.task)
 
     def job(config: DictConfig) -> None:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            end_with_sweep()
         try:
             run(read(config))
         except PrunedError as reason:
@@ -203,12 +235,14 @@ def _start(
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+        _check_ranks()
+        with _held:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except COMPOSITION_ERRORS as error:
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
             raise
         sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
-    except MirrorError as error:  # of a sweep, which lists its failed runs itself
+    except MirrorError as error:  # of a sweep, which lists its failed runs itself, or of the environment
         sys.exit(f"error: {error}")
     if failed:
         sys.exit(1)
@@ -224,25 +258,56 @@ def _reached(job: Callable[..., None], error: BaseException) -> bool:
     return False
 
 
+def _check_ranks() -> None:
+    """The numbers in the environment are numbers, before Lightning reads them.
+
+    Raises:
+        MirrorError: one is not.
+    """
+    for name in (*RANKS, *COUNTS):
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            raise MirrorError(f"{name}={value} in the environment is no whole number: unset {name}.")
+
+
 class RunFolder(Callback):
-    """Refuses a run folder that holds a run already or cannot be written, before anything is written there."""
+    """Makes sure of a run's folder before anything is written there: it can be written, holds nothing but what Hydra
+    itself begins with, and no other process runs there, until this one ends."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before a sweep, which looks after its folders itself."""
+        _follower(config)
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the folder; it swallows errors here, but not an exit."""
-        if any(int(os.environ.get(name, 0)) > 0 for name in RANKS):  # it shares the first process's folder
+        if _follower(config):  # it shares the first process's folder
             return
-        folder = Path(config.hydra.run.dir)
-        if config.get("resume"):
-            if not (folder / METRICS).exists():
-                sys.exit(f"error: resume={folder} holds no run: give the folder of one that was interrupted.")
-        elif (folder / METRICS).exists():
-            sys.exit(f"error: hydra.run.dir={folder} holds a run already: nothing is overwritten, choose another.")
+        folder, resume = Path(config.hydra.run.dir), bool(config.get("resume"))
         try:
+            if resume and not (folder / METRICS).exists():
+                sys.exit(f"error: resume={folder} holds no run: give the folder of one that was interrupted.")
+            if not resume and (folder / METRICS).exists():
+                sys.exit(f"error: hydra.run.dir={folder} holds a run already: nothing is overwritten, choose another.")
+            if not resume and (others := strangers(folder, *_first_files(config.hydra))):
+                sys.exit(f"error: hydra.run.dir={folder} holds {others[0]}: choose a new or an empty folder.")
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            try:
-                probe.write_bytes(bytes(ROOM))
-            finally:
-                probe.unlink(missing_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(ROOM))
+            if not _held.enter_context(alone(folder)):
+                setting = "resume" if resume else "hydra.run.dir"
+                sys.exit(f"error: {setting}={folder} is in use by another run: wait for its end, or choose another.")
         except OSError as error:
             sys.exit(f"error: hydra.run.dir={folder} cannot be written ({error.strerror}): choose another folder.")
+
+
+def _follower(config: DictConfig) -> bool:
+    """Whether this is another process of a run than the first, which makes the folder; exits where it only seems so."""
+    named = [f"{name}={os.environ[name]}" for name in RANKS if int(os.environ.get(name, 0)) > 0]
+    trainer = config.get("trainer")
+    counts = [int(os.environ.get(name, 1)) for name in COUNTS]
+    if named and max(trainer.devices * trainer.nodes if trainer else 1, *counts) < 2:
+        sys.exit(
+            f"error: {named[0]} in the environment says that another process leads this run, which has one alone: "
+            f"unset {named[0].partition('=')[0]}."
+        )
+    return bool(named)

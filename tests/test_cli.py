@@ -7,14 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from omegaconf import OmegaConf
 
 import mirror.cli
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
+from mirror.runs.registry import alone
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
@@ -84,7 +88,9 @@ def test_a_run_and_what_it_leaves(command: Command, tiny_bert: Path, tmp_path: P
     assert result.code == 0
     assert result.out == ""
     (folder,) = (tmp_path / "outputs" / "train").iterdir()
-    assert {entry.name for entry in folder.iterdir()} == {".hydra", "train.log", "metrics.json", "curve", "encoder"}
+    assert {entry.name for entry in folder.iterdir()} == {
+        ".hydra", ".lock", "train.log", "metrics.json", "curve", "encoder",
+    }  # fmt: skip
     assert {entry.name for entry in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     log = (folder / "train.log").read_text(encoding="utf-8")
     for said in (
@@ -113,6 +119,112 @@ def test_folder_of_a_run_is_never_used_twice(command: Command, tiny_bert: Path, 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     assert_refused(command("train", *arguments, "seed=3"), "hydra.run.dir=run holds a run already")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("train", "checkpoints"), ("train", "best"), ("train", "encoder.partial"), ("pretrain", "tokenizer"),
+     ("evaluate", "errors.html")],
+)  # fmt: skip
+def test_files_of_others_stay(
+    command: Command, tiny_bert: Path, encoder: Path, tmp_path: Path, name: str, kept: str
+) -> None:
+    """A run folder that holds anything but what Hydra begins with is refused, before Hydra writes there."""
+    (tmp_path / "mine" / kept).mkdir(parents=True)
+    (tmp_path / "mine" / kept / "step=1.ckpt").write_text("years of work")
+    arguments = {
+        "train": [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL],
+        "pretrain": ["data.path=texts.txt"],
+        "evaluate": [f"encoder={encoder}", "eval=none"],
+    }[name]
+    assert_refused(command(name, *arguments, "hydra.run.dir=mine"), f"hydra.run.dir=mine holds {kept}")
+    assert_refused(command(name, *arguments, "hydra.run.dir=."), "hydra.run.dir=. holds mine")
+    assert [path.name for path in (tmp_path / "mine").rglob("*")] == [kept, "step=1.ckpt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "texts.txt"}
+
+
+def test_folder_in_which_nothing_but_hydra_began(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    """As where a run is stopped while it imports."""
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    for name in ("train.log", ".lock"):
+        (tmp_path / "run" / name).touch()
+    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "hydra.run.dir=run")
+    assert result.code == 0, result.err
+
+
+def test_sweep_of_another_command_leaves_files_of_others(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "0" / "tokenizer").mkdir(parents=True)
+    result = command("pretrain", "-m", "data.path=texts.txt", "seed=1", "hydra.sweep.dir=mine")
+    assert_refused(result, "mine/0 is in use, or holds what is not this run's", "hydra.sweep.dir")
+    assert (tmp_path / "mine" / "0" / "tokenizer").is_dir()
+
+
+def test_one_run_at_a_time(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    """Of a run that has just begun, and of one that goes on."""
+    (tmp_path / "run").mkdir()
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "hydra.run.dir=run"]
+    with FileLock(tmp_path / "run" / ".lock"):
+        assert_refused(command("train", *arguments), "hydra.run.dir=run is in use by another run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+        (tmp_path / "run" / "metrics.json").write_text("{}")
+        assert_refused(command("train", "resume=run"), "resume=run is in use by another run")
+    assert (tmp_path / "run" / "metrics.json").read_text() == "{}"
+
+
+def test_folder_is_held_until_the_end(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+
+    def train(config: object, folder: Path, **_: object) -> None:
+        with alone(folder) as ours:
+            held.append(not ours)
+
+    module = ModuleType("mirror.training.run")
+    module.train = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mirror.training.run", module)
+    assert command("train", "hydra.run.dir=run").code == 0
+    assert held == [True]
+    with alone(tmp_path / "run") as ours:
+        assert ours
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "reasons"),
+    [
+        ("train", {"RANK": "1"}, ["RANK=1 in the environment", "unset RANK"]),
+        ("train", {"RANK": "0", "LOCAL_RANK": "3", "WORLD_SIZE": "1"}, ["unset LOCAL_RANK"]),
+        ("pretrain", {"SLURM_PROCID": "2", "SLURM_NTASKS": "1"}, ["unset SLURM_PROCID"]),
+        ("train", {"RANK": "abc"}, ["RANK=abc in the environment", "unset RANK"]),
+        ("train", {"WORLD_SIZE": ""}, ["WORLD_SIZE= in the environment"]),
+        ("search", {"SLURM_PROCID": "-1"}, ["SLURM_PROCID=-1 in the environment"]),
+    ],
+)
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_rank_that_was_left(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, environment: dict[str, str], reasons: list[str], sweep: list[str],
+) -> None:  # fmt: skip
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert_refused(command(name, *sweep, "data.path=texts.txt"), *reasons)
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.txt"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "follower"),
+    [
+        ({}, 1, False),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, 1, False),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1, True),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, 1, True),
+        ({"LOCAL_RANK": "1"}, 2, True),
+    ],
+)
+def test_one_of_several_processes(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, follower: bool
+) -> None:
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert mirror.cli._follower(OmegaConf.create({"trainer": {"devices": devices, "nodes": 1}})) is follower
 
 
 def test_folder_that_cannot_be_written(command: Command, tiny_bert: Path) -> None:
@@ -272,7 +384,9 @@ def test_encode(command: Command, encoder: Path, tmp_path: Path) -> None:
     lines = [*SENTENCES[:5], "", "été\u2028one line", "漢字"]
     (tmp_path / "lines.txt").write_bytes("\n".join(lines).encode() + b"\r\n")
     before = {entry.name for entry in tmp_path.iterdir()}
+    (tmp_path / "vectors.npy.partial").write_text("mine")
     result = command("encode", f"encoder={encoder}", "input=lines.txt", "output=vectors.npy")
+    assert (tmp_path / "vectors.npy.partial").read_text() == "mine"
     assert result.code == 0
     vectors = np.load(tmp_path / "vectors.npy")
     assert vectors.dtype == np.float32

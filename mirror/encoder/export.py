@@ -5,7 +5,6 @@ encoder cannot be pooled in another way by accident.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +16,7 @@ from mirror.encoder.backbone import quiet
 from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import STAGES, Stage, TextPooling, TokenPooling, read_json, stage_name, write_json
 from mirror.errors import MirrorError
+from mirror.runs.record import scratch_beside
 
 MODULES = "modules.json"
 THEIRS = "sentence_transformers.models."
@@ -131,23 +131,19 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     """
     if folder.exists():
         raise MirrorError(f"{folder} exists already: nothing is overwritten, choose another folder.")
-    partial = folder.with_name(folder.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write(partial)
-        shared = partial.stat().st_mode & 0o066
-        for path in partial.rglob("*"):  # safetensors writes for the owner alone: whoever may enter may read
-            path.chmod(path.stat().st_mode | shared)
-        os.replace(partial, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(folder) as partial:
+            partial.mkdir()
+            write(partial)
+            shared = partial.stat().st_mode & 0o066
+            for path in partial.rglob("*"):  # safetensors writes for the owner alone: whoever may enter may read
+                path.chmod(path.stat().st_mode | shared)
+            os.replace(partial, folder)
     except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
         # safetensors reports a full disk with an error of its own that names the system's.
         if isinstance(error, OSError) or "os error" in str(error).lower():
             raise MirrorError(
                 f"{folder} cannot be written ({error}): free some space or choose another disk."
             ) from error
-        raise
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
         raise

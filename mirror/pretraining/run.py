@@ -33,7 +33,7 @@ from mirror.runs.record import RunRecord, by_step
 from mirror.training.hardware import Hardware, choose_hardware, is_chief
 from mirror.training.resume import CHECKPOINTS, Earlier, Keeper, earlier, not_written, note_texts
 from mirror.training.trackers import build_trackers, close_trackers
-from mirror.training.trainer import build_trainer, quieten
+from mirror.training.trainer import build_trainer, quieten, remove_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     quieten(chief)
     hardware = choose_hardware(config.trainer)
     before = earlier(folder) if config.resume else None
+    if chief and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed
+        raise MirrorError(f"{folder} holds {TOKENIZER}/ already: choose a new folder, or set tokenizer.path to it.")
     with RunRecord(folder if chief else None, plain(config)) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if before:
@@ -133,7 +135,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         with record.phase("save"):
             card = model_card(config, table, record.content, by_step(folder))
             _save(model, tokenizer, folder / MODEL, card, half=config.half)
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            remove_checkpoints(folder / CHECKPOINTS)
             shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         log.info("time: %s", time_line(record.content["seconds"]))
         log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)

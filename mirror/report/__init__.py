@@ -12,8 +12,13 @@ from mirror.report.page import page, summary
 from mirror.report.runs import collect
 from mirror.report.table import compare
 from mirror.report.workspace import save, workspace
+from mirror.runs.record import scratch_beside
 
 log = logging.getLogger(__name__)
+
+PAGE, TABLES = "report.html", ("runs.csv", "table.csv", "table.md", "table.tex")
+GENERATOR = '<meta name="generator" content="mirror">'
+"""In the page's head, so that a report replaces reports alone."""
 
 
 def report(config: ReportConfig) -> Path:
@@ -56,25 +61,39 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         log.warning("%s", error)  # it may not have finished yet
         comparisons = compare(found.runs)
     title = config.title or ", ".join(folder.resolve().name for folder in folders)
+    if others := _not_ours(target):
+        raise MirrorError(
+            f"output={target} holds {others[0]}, which no report made: nothing is overwritten, choose another folder."
+        )
     texts = {
+        PAGE: page(found, comparisons, title, target, every),  # first, since it marks the folder
         "runs.csv": runs_csv(found.runs),
         "table.csv": table_csv(comparisons),
         "table.md": markdown(comparisons),
         "table.tex": latex(comparisons),
-        "report.html": page(found, comparisons, title, target, every),
     }
     made = workspace(found.runs, comparisons, config.wandb, title) if config.wandb else None
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            partial = target / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, target / name)  # in one step: a browser never reads half a page
+            with scratch_beside(target / name) as partial:
+                partial.write_text(text, encoding="utf-8")
+                os.replace(partial, target / name)  # in one step: a browser never reads half a page
     except OSError as error:
         raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another folder.") from error
     for problem in found.problems:
         log.warning("%s", problem)
-    log.info("%s Report in %s", summary(found.runs), target / "report.html")
+    log.info("%s Report in %s", summary(found.runs), target / PAGE)
     if made is not None:
         log.info("workspace %s", save(made))
-    return target / "report.html"
+    return target / PAGE
+
+
+def _not_ours(target: Path) -> list[str]:
+    """Files in the way that no report made; a folder of mirror's is known by its page."""
+    try:
+        if GENERATOR in (target / PAGE).read_text(encoding="utf-8", errors="replace"):
+            return []
+    except OSError:  # there is none
+        pass
+    return [name for name in (PAGE, *TABLES) if (target / name).exists()]

@@ -22,6 +22,7 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -37,6 +38,8 @@ from mirror.version import __version__
 METRICS = "metrics.json"
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
+SCRATCH = ".mirror-"
+"""How the names of temporary folders begin, which are gone once what was written there is whole."""
 TUNED = "tuned"
 """The column of the tuned encoder."""
 PACKAGES = (
@@ -115,13 +118,11 @@ class RunRecord:
         """
         if self.path is None:
             return
-        partial = self.path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(partial, self.path)
+            with scratch_beside(self.path) as partial:
+                partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                os.replace(partial, self.path)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise MirrorError(f"{self.path} cannot be written ({error}): free some space, and start again.") from error
 
 
@@ -130,6 +131,14 @@ def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> No
     if not (folder / METRICS).exists():
         with suppress(type(error)), RunRecord(folder, config):
             raise error
+
+
+@contextmanager
+def scratch_beside(target: Path) -> Iterator[Path]:
+    """A place for what is to become ``target``, on the same disk and under a name that nobody else has; what is still
+    there in the end is removed."""
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent, ignore_cleanup_errors=True) as scratch:
+        yield Path(scratch) / target.name
 
 
 def by_step(folder: Path, figure: str = "loss") -> list[tuple[int, float]]:

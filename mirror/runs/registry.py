@@ -2,16 +2,22 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tqdm import tqdm
 
-from mirror.runs.record import METRICS
+from mirror.runs.record import CURVE, METRICS, SCRATCH
 
 NEUTRAL = (
     "hydra",
@@ -25,6 +31,13 @@ NEUTRAL = (
     "trial",
 )
 """Settings that change nothing in what a run finds."""
+
+LOCK = ".lock"
+LEFT = (
+    METRICS, CURVE, f"{SCRATCH}*", "checkpoints", "best", "encoder", "seed-*", "cosines.png", "geometry.png",
+    "errors.html", "tensorboard", "wandb",
+)  # fmt: skip
+"""What a run of ``scripts/train.py`` may leave beside what Hydra writes."""
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -63,13 +76,21 @@ def runs_in(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def strangers(folder: Path, *ours: str) -> list[str]:
+    """What lies in a folder beside a lock and the names of ``ours``, which may be patterns."""
+    if not folder.is_dir():
+        return []
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in (LOCK, *ours))]
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
     """Holds a folder, which is made, until the end or the death of this process; whether no other process holds it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", blocking=False)
+    lock = FileLock(folder / LOCK, blocking=False)
     try:
         lock.acquire()
     except Timeout:
@@ -79,6 +100,22 @@ def alone(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@cache
+def end_with_sweep() -> None:
+    """Let this process, if it is a worker of a launcher such as joblib's, end within a second of its sweep, even where
+    that is killed: what it has not recorded as finished is run again."""
+    sweep = multiprocessing.parent_process()
+    if sweep is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == sweep.pid:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)  # nothing milder is sure to end a computation
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def usual_seconds(runs: Sequence[Mapping[str, Any]]) -> float | None:

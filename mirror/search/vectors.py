@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def kept_vectors(encoder: MirrorEncoder, texts: Sequence[str], name: str, store:
                 vectors = unit_vectors(encoder, texts)
                 write_whole(folder, lambda partial: np.save(partial / VECTORS, vectors))
                 for other in store.iterdir():
-                    if other.name.startswith(mine) and other != folder:
+                    if re.fullmatch(re.escape(mine) + "[0-9a-f]{12}", other.name) and other != folder:
                         shutil.rmtree(other, ignore_errors=True)
         kept: NDArray[np.float32] = np.load(folder / VECTORS, mmap_mode="c")
         return kept

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from mirror.training.module import build_module
 from mirror.training.pruning import Pruning
 from mirror.training.resume import CHECKPOINTS, Earlier, Keeper, not_written
 from mirror.training.trackers import build_trackers
-from mirror.training.trainer import LOOK_EVERY, build_trainer
+from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def fit(
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except PrunedError:
         for kept in (folder / "best", folder / CHECKPOINTS):
-            shutil.rmtree(kept, ignore_errors=True)
+            remove_checkpoints(kept)
         raise
     except torch.OutOfMemoryError as error:
         raise MirrorError(
@@ -115,7 +114,7 @@ def fit(
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
         log.info("kept the best weights: %s", Path(best.best_model_path).name)
-        shutil.rmtree(folder / "best", ignore_errors=True)
+        remove_checkpoints(folder / "best")
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
     curve.finish()
     return trainer.global_step, loss

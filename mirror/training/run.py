@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,7 @@ from mirror.training.fit import fit, perturbations
 from mirror.training.hardware import Hardware, choose_hardware, is_chief
 from mirror.training.resume import CHECKPOINTS, earlier, note_texts
 from mirror.training.trackers import log_results, tracking
-from mirror.training.trainer import quieten
+from mirror.training.trainer import quieten, remove_checkpoints
 from mirror.training.watch import PAIRS as WATCHED
 from mirror.training.watch import GeometryWatch
 
@@ -120,7 +119,7 @@ def train(
                 card = model_card(seeded, table, before, after, steps, views.describe(), loss.describe(), overlaps)
                 encoder.cpu().save(place / "encoder", {"README.md": card, AUDIT: dump_audit(overlaps)})
                 _draw(results.cosines, seeded, place)
-                shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
+                remove_checkpoints(place / CHECKPOINTS)
             log_results({**record.content, "scores": own}, place / PICTURE)
 
         _report(config, results, record, folder)

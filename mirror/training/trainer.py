@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -66,6 +68,15 @@ class Bar(TQDMProgressBar):
         metrics.pop("v_num", None)
         loss = trainer.callback_metrics.get("loss")
         return metrics if loss is None else {"loss": float(loss), **metrics}
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what the trainer wrote into a folder, and the folder unless somebody else put something there."""
+    with suppress(OSError):
+        for pattern in ("*step=*.ckpt", "*step=*.partial"):
+            for path in folder.glob(pattern):
+                path.unlink()
+        folder.rmdir()
 
 
 def quieten(chief: bool) -> None:

@@ -281,7 +281,8 @@ def test_other_errors_pass_and_leave_nothing(tmp_path: Path, reason: type[BaseEx
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_an_earlier_crash_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_what_lies_beside_stays(tmp_path: Path) -> None:
+    """What an earlier crash left is no obstacle, and what looks like it may be the user's."""
     (tmp_path / "saved.partial").mkdir()
     (tmp_path / "saved.partial" / "old").write_text("old")
 
@@ -290,3 +291,5 @@ def test_what_an_earlier_crash_left_is_no_obstacle(tmp_path: Path) -> None:
 
     write_whole(tmp_path / "saved", write)
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["new"]
+    assert (tmp_path / "saved.partial" / "old").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved", "saved.partial"]

@@ -365,6 +365,7 @@ def test_workspace_needs_its_package(tracked: Path, monkeypatch: pytest.MonkeyPa
         (["empty"], ["empty holds no training run"]),
         (["grid", "baseline=loss.temperature=7"], ["baseline=loss.temperature=7 is no row", "loss.temperature=0.02"]),
         (["grid", "output=grid/note"], ["output=grid/note cannot be written"]),
+        (["grid", "output=grid/mine"], ["output=grid/mine holds table.csv, which no report made"]),
         (["grid", "every=0"], ["every=0"]),
         (["grid", "nonsense=1"], ["nonsense"]),
     ],
@@ -374,7 +375,10 @@ def test_refused(command: Command, sweep: Path, arguments: list[str], reasons: l
     Path("empty").mkdir()
     shutil.copytree(sweep, "grid")
     Path("grid/note").write_text("no folder", encoding="utf-8")
+    Path("grid/mine").mkdir()
+    Path("grid/mine/table.csv").write_text("mine", encoding="utf-8")
     assert_refused(command("report", *arguments), *reasons)
+    assert [path.read_text(encoding="utf-8") for path in Path("grid/mine").iterdir()] == ["mine"]
 
 
 def test_command(command: Command, sweep: Path) -> None:  # noqa: F811

@@ -135,8 +135,45 @@ def test_run_that_did_not_end_runs_again(command: Command, runs: Runs, left: str
     assert not (path.parent / "encoder").exists()  # nothing of the first attempt stays
 
 
+@pytest.mark.parametrize("there", ["", ".hydra/config.yaml", "metrics.json"])
+def test_folder_of_others_is_never_emptied(command: Command, runs: Runs, there: str) -> None:  # noqa: F811
+    """Wherever the sweep is sent, and though it has names there that a run has too."""
+    mine = Path("data/encoder/mine")
+    for path in (mine, *([mine.parents[1] / there] if there else [])):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("model: {}")
+    before = {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")}
+    result = command("train", "-m", "seed=1,2", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../data")
+    assert_refused(result, "../data, which holds", "hydra.sweep.subdir")
+    assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == before
+    assert runs.configs == []
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted", "finished"])
+def test_run_with_other_settings_stays(command: Command, runs: Runs, status: str) -> None:  # noqa: F811
+    """One that was stopped can go on, unless a sweep is sent into its folder."""
+    command("train", "-m", "seed=1", "hydra.sweep.subdir=0")
+    path = POOL / "unnamed" / "0" / "metrics.json"
+    path.write_text(path.read_text().replace('"finished"', f'"{status}"'))
+    (path.parent / "checkpoints").mkdir()
+    assert_refused(command("train", "-m", "seed=2", "hydra.sweep.subdir=0"), "holds a run with other settings")
+    assert (path.parent / "checkpoints").is_dir()
+
+
+def test_notes_in_a_failed_run_stay(command: Command, runs: Runs) -> None:  # noqa: F811
+    runs.fail = lambda config: MirrorError("oh")
+    command("train", "-m", "seed=1")
+    (folder,) = (path.parent for path in (POOL / "unnamed").glob("*/metrics.json"))
+    (folder / "notes.txt").write_text("why it failed")
+    runs.fail = lambda config: None
+    again = ["-m", "seed=1", "retry_failed=true"]
+    assert_refused(command("train", *again), f"{folder}, which holds notes.txt")
+    (folder / "notes.txt").rename("notes.txt")
+    assert command("train", *again).code == 0
+
+
 def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:  # noqa: F811
-    """Workers outlive a sweep that is killed: the next start neither repeats nor disturbs what they do."""
+    """Jobs of SLURM outlive a sweep that is killed: the next start neither repeats nor disturbs what they do."""
     command("train", "-m", "seed=1,2")
     runs.seen(point)
     path = next(path for path in (POOL / "unnamed").glob("*/metrics.json") if '"seed": 2' in path.read_text())
@@ -421,6 +458,34 @@ def test_killed_twice(tiny_bert: Path, tmp_path: Path) -> None:
         process.wait()
     subprocess.run(line, cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert note() == 6
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_sweep(tiny_bert: Path, tmp_path: Path) -> None:
+    """Also where it is killed without a word: what they were at is run again by the next start."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2,3", "trainer.max_epochs=100000"]
+    arguments += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    pool = tmp_path / POOL / "unnamed"
+    while len(list(pool.glob("*/curve/metrics.csv"))) < 2:
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    sweep.kill()
+    sweep.wait()
+    deadline = time.monotonic() + 20
+    for path in pool.glob("*/metrics.json"):
+        FileLock(path.parent / ".lock").acquire(timeout=max(0.0, deadline - time.monotonic())).lock.release()
+    sizes = [path.stat().st_size for path in sorted(pool.glob("*/curve/metrics.csv"))]
+    time.sleep(3)
+    assert [path.stat().st_size for path in sorted(pool.glob("*/curve/metrics.csv"))] == sizes
+    assert len(sizes) == 2  # nor did one take up the third
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mirror import MirrorError
 from mirror.losses.infonce import info_nce
 from mirror.training.module import MirrorModule
-from mirror.training.trainer import LOOK_EVERY
+from mirror.training.trainer import LOOK_EVERY, remove_checkpoints
 from tests.training.test_run import curve, go, metrics
 
 TEN = ["data.size=160", "batch.size=16"]
@@ -28,6 +28,17 @@ def test_curve_is_the_same_however_seldom_one_looks(
     assert len(curve(tmp_path / "each")) == 10
     assert curve(tmp_path / "fourth") == curve(tmp_path / "each")
     assert metrics(tmp_path / "fourth")["loss"] == metrics(tmp_path / "each")["loss"]
+
+
+def test_checkpoints_alone_are_removed(tmp_path: Path) -> None:
+    """Not what somebody else put beside them."""
+    for name in ("own/step=3.ckpt", "own/epoch=0-step=9.ckpt", "own/step=4.partial", "mixed/step=3.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "mixed" / "best.ckpt").touch()
+    for folder in ("own", "mixed", "none"):
+        remove_checkpoints(tmp_path / folder)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["best.ckpt", "mixed"]
 
 
 def test_late_look_names_the_step_that_went_wrong(

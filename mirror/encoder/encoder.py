@@ -250,14 +250,17 @@ class MirrorEncoder(nn.Module):
         cosines: NDArray[np.float32] = (unit(a) @ unit(b).T).numpy()
         return cosines
 
-    def save(self, folder: str | Path, beside: Mapping[str, str] = MappingProxyType({})) -> None:
+    def save(
+        self, folder: str | Path, beside: Mapping[str, str] = MappingProxyType({}), *, replace: bool = False
+    ) -> None:
         """Write the encoder to a new folder that transformers and sentence-transformers load.
 
         Args:
             folder: must not exist; it appears only when it is complete.
             beside: further files by name, such as the model card in ``README.md``.
+            replace: an existing folder gives way to the new one, as soon as that is complete.
 
         Raises:
             MirrorError: the folder exists or cannot be written; nothing is left behind.
         """
-        save_encoder(Path(folder), self.backbone, self.tokenizer, self.pooling, self.layout, beside)
+        save_encoder(Path(folder), self.backbone, self.tokenizer, self.pooling, self.layout, beside, replace=replace)

@@ -34,7 +34,14 @@ class Saved:
 
 
 def save_encoder(
-    folder: Path, backbone: Any, tokenizer: Any, pooling: TextPooling, layout: Layout, beside: Mapping[str, str]
+    folder: Path,
+    backbone: Any,
+    tokenizer: Any,
+    pooling: TextPooling,
+    layout: Layout,
+    beside: Mapping[str, str],
+    *,
+    replace: bool,
 ) -> None:
     """See ``MirrorEncoder.save``."""
 
@@ -48,7 +55,7 @@ def save_encoder(
         for name, content in beside.items():
             (partial / name).write_text(content, encoding="utf-8")
 
-    write_whole(folder, write)
+    write_whole(folder, write, replace=replace)
 
 
 def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None, pad_to: int | None) -> None:
@@ -123,13 +130,14 @@ def _stage_class(folder: Path, full: str) -> type[Stage]:
     raise MirrorError(f"{folder} has a {name} module, which mirror does not run: use sentence-transformers.")
 
 
-def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder that appears under its name only when it is complete.
+def write_whole(folder: Path, write: Callable[[Path], None], *, replace: bool = False) -> None:
+    """Let ``write`` fill a folder that appears under its name only when it is complete; with ``replace``, in the place
+    of the one that is there.
 
     Raises:
         MirrorError: the folder exists already, or the disk is full or cannot be written; nothing is left behind.
     """
-    if folder.exists():
+    if folder.exists() and not replace:
         raise MirrorError(f"{folder} exists already: nothing is overwritten, choose another folder.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +147,8 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
             shared = partial.stat().st_mode & 0o066
             for path in partial.rglob("*"):  # safetensors writes for the owner alone: whoever may enter may read
                 path.chmod(path.stat().st_mode | shared)
+            if folder.exists():
+                os.replace(folder, partial.with_name("replaced"))
             os.replace(partial, folder)
     except Exception as error:
         # safetensors reports a full disk with an error of its own that names the system's.

@@ -30,8 +30,8 @@ from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, STD, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.report.terminal import time_line
 from mirror.runs.record import RunRecord, by_step
-from mirror.training.hardware import Hardware, choose_hardware, is_chief
-from mirror.training.resume import CHECKPOINTS, Earlier, Keeper, earlier, not_written, note_texts
+from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
+from mirror.training.resume import CHECKPOINTS, Checkpointer, InterruptedRun, interrupted_run, not_written, note_texts
 from mirror.training.trackers import build_trackers, close_trackers
 from mirror.training.trainer import build_trainer, quieten, remove_checkpoints
 
@@ -57,10 +57,10 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     Raises:
         MirrorError: something the user can put right; ``folder/metrics.json`` has the reason too.
     """
-    chief = is_chief()
+    chief = is_rank_zero()
     quieten(chief)
     hardware = choose_hardware(config.trainer)
-    before = earlier(folder) if config.resume else None
+    before = interrupted_run(folder) if config.resume else None
     if chief and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed
         raise MirrorError(f"{folder} holds {TOKENIZER}/ already: choose a new folder, or set tokenizer.path to it.")
     with RunRecord(folder if chief else None, plain(config)) as record:
@@ -168,7 +168,7 @@ def _tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *, pr
         log.info("tokenizer: that of model.path=%s; tokenizer.path= takes another one", config.model.path)
         return tokenizer
     learnt = folder / TOKENIZER
-    if not learnt.exists() and is_chief():
+    if not learnt.exists() and is_rank_zero():
         log.info("learning a %s tokenizer of %d entries …", config.tokenizer.kind.value, config.tokenizer.vocab_size)
         tokenizer = train_tokenizer(texts, config.tokenizer, config.model.positions, progress=progress)
         write_whole(learnt, tokenizer.save_pretrained)
@@ -265,13 +265,13 @@ def _fit(
     data: CorpusData,
     folder: Path,
     hardware: Hardware,
-    before: Earlier | None,
+    before: InterruptedRun | None,
 ) -> None:
     trainer = build_trainer(
         config.trainer,
         hardware,
-        build_trackers(config.logger, folder, plain(config)) if is_chief() else [],
-        [Keeper(folder, config.checkpoint_every)],
+        build_trackers(config.logger, folder, plain(config)) if is_rank_zero() else [],
+        [Checkpointer(folder, config.checkpoint_every)],
         max_epochs=1,
         max_steps=data.steps,
         log_every_n_steps=min(LOG_EVERY, data.steps),

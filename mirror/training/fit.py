@@ -19,14 +19,17 @@ from mirror.errors import MirrorError, PrunedError
 from mirror.losses.base import Loss
 from mirror.runs.record import RunRecord
 from mirror.training.curve import Curve
-from mirror.training.hardware import Hardware, is_chief
+from mirror.training.hardware import Hardware, is_rank_zero
 from mirror.training.module import build_module
 from mirror.training.pruning import Pruning
-from mirror.training.resume import CHECKPOINTS, Earlier, Keeper, not_written
+from mirror.training.resume import CHECKPOINTS, Checkpointer, InterruptedRun, not_written
 from mirror.training.trackers import build_trackers
 from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
 
 log = logging.getLogger(__name__)
+
+BEST = "best"
+"""Folder of the best weights within a run's folder, where ``select=best`` asks for them; until the run is finished."""
 
 
 def fit(
@@ -36,7 +39,7 @@ def fit(
     folder: Path,
     hardware: Hardware,
     record: RunRecord,
-    before: Earlier | None = None,
+    before: InterruptedRun | None = None,
     watch: Sequence[Callback] = (),
 ) -> tuple[int, Loss]:
     """Train the encoder in place and leave it in evaluation mode.
@@ -51,11 +54,11 @@ def fit(
         PrunedError: the search that the run belongs to gives it up.
     """
     curve = Curve(record, LOOK_EVERY[hardware.device])
-    callbacks: list[Callback] = [curve, *watch, Keeper(folder, config.checkpoint_every)]
+    callbacks: list[Callback] = [curve, *watch, Checkpointer(folder, config.checkpoint_every)]
     best = None
     if config.select is Select.best:
         monitor = f"val/{config.eval.validation}"
-        best = ModelCheckpoint(folder / "best", monitor=monitor, mode="max", save_weights_only=True)
+        best = ModelCheckpoint(folder / BEST, monitor=monitor, mode="max", save_weights_only=True)
         callbacks.append(best)
         if config.trial:
             callbacks.append(Pruning(config.trial, config.eval.validation))
@@ -72,7 +75,7 @@ def fit(
     data.steps = steps = int(min(config.trainer.max_steps or math.inf, config.trainer.max_epochs * data.pairs.steps))
     if before is not None:
         data.first = before.steps
-        if is_chief():
+        if is_rank_zero():
             log.info("going on from step %d of %d", before.steps, steps)
             before.keep_curve()
     if config.trainer.strategy is Strategy.ddp:
@@ -82,7 +85,9 @@ def fit(
     trainer = build_trainer(
         config.trainer,
         hardware,
-        build_trackers(config.logger, folder, {**plain(config), "effective_batch": effective}) if is_chief() else [],
+        build_trackers(config.logger, folder, {**plain(config), "effective_batch": effective})
+        if is_rank_zero()
+        else [],
         callbacks,
         max_epochs=1,  # the sampler goes through all epochs in one, so that a run can go on anywhere
         max_steps=steps,
@@ -95,7 +100,7 @@ def fit(
         with encoder.perturbed(perturbations(config)):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except PrunedError:
-        for kept in (folder / "best", folder / CHECKPOINTS):
+        for kept in (folder / BEST, folder / CHECKPOINTS):
             remove_checkpoints(kept)
         raise
     except torch.OutOfMemoryError as error:
@@ -106,15 +111,14 @@ def fit(
         raise not_written(folder, error) from error
     if config.trainer.strategy is Strategy.fsdp:
         unshard(encoder, trainer)
-        if not is_chief():
+        if not is_rank_zero():
             return trainer.global_step, loss
     if not all(weights.isfinite().all() for weights in encoder.parameters()):
         raise MirrorError("The weights are not finite after training: lower optim.lr.")
-    if best is not None and is_chief():
+    if best is not None and is_rank_zero():
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
         log.info("kept the best weights: %s", Path(best.best_model_path).name)
-        remove_checkpoints(folder / "best")
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
     curve.finish()
     return trainer.global_step, loss
@@ -170,7 +174,7 @@ def freeze_unused(encoder: MirrorEncoder, pairs: MirroredPairs) -> None:
 def unshard(encoder: MirrorEncoder, trainer: pl.Trainer) -> None:
     """Give the chief a backbone that holds all weights again; the other devices keep their share."""
     state = trainer.strategy.lightning_module_state_dict()  # of the chief whole, on the CPU; all take part
-    if is_chief():
+    if is_rank_zero():
         backbone = type(encoder.backbone)(encoder.backbone.config)
         backbone.load_state_dict(within(state, "embed.encoder.backbone."))
         encoder.pooling.load_state_dict(within(state, "embed.encoder.pooling."))

@@ -57,6 +57,6 @@ def choose_precision(wanted: Precision, device: str) -> Precision:
     return Precision.bf16 if native else Precision.fp32
 
 
-def is_chief() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process is the first; Lightning reads the rank from the launcher's environment."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)

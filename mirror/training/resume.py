@@ -47,7 +47,7 @@ class WholeFiles(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
 
 
-class Keeper(ModelCheckpoint):
+class Checkpointer(ModelCheckpoint):
     """Writes a checkpoint every so many steps, at the last step and where the run is stopped, and keeps the newest.
 
     Ctrl-C and SIGTERM wait for the end of the step, so that a checkpoint never holds half of one; a second one does not
@@ -111,7 +111,7 @@ class Keeper(ModelCheckpoint):
 
 
 @dataclass
-class Earlier:
+class InterruptedRun:
     """What a run did before it was interrupted."""
 
     folder: Path
@@ -136,7 +136,7 @@ class Earlier:
             path.rename(path.with_name(f"metrics-before-{self.steps:08d}.csv"))
 
 
-def earlier(folder: Path) -> Earlier:
+def interrupted_run(folder: Path) -> InterruptedRun:
     """The newest checkpoint of a run, with its record.
 
     Raises:
@@ -157,7 +157,7 @@ def earlier(folder: Path) -> Earlier:
     except Exception as error:  # torch tells a damaged file in many ways
         way = "delete it to go on from the one before it" if len(found) > 1 else "start the run anew"
         raise MirrorError(f"The checkpoint {found[-1]} is damaged: {way}.") from error
-    return Earlier(folder, found[-1], steps, record)
+    return InterruptedRun(folder, found[-1], steps, record)
 
 
 def not_written(folder: Path, error: OSError) -> MirrorError:
@@ -166,7 +166,7 @@ def not_written(folder: Path, error: OSError) -> MirrorError:
     return MirrorError(f"{folder} cannot be written ({error}): free some space, then {way}.")
 
 
-def note_texts(record: RunRecord, fingerprint: int, source: str | None, before: Earlier | None) -> None:
+def note_texts(record: RunRecord, fingerprint: int, source: str | None, before: InterruptedRun | None) -> None:
     """Write down at once, since a kill asks no one, which texts the run has: only the same give the batches that a run
     which goes on has still to meet.
 

@@ -22,18 +22,18 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.certainty import Comparison, Interval
 from mirror.evaluation.contamination import AUDIT, audit, dump_audit, known_texts
-from mirror.evaluation.cosines import Histograms
 from mirror.evaluation.results import Results, plain_scores
 from mirror.evaluation.sets import Score, TestSet, load_sets, texts_of
+from mirror.losses.base import Loss
 from mirror.report.card import model_card
 from mirror.report.errors import check_plotly, show_errors
 from mirror.report.pictures import GEOMETRY_PICTURE, PICTURE, draw_cosines, draw_geometry
 from mirror.report.terminal import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.runs.record import TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
-from mirror.training.fit import fit, perturbations
-from mirror.training.hardware import Hardware, choose_hardware, is_chief
-from mirror.training.resume import CHECKPOINTS, earlier, note_texts
+from mirror.training.fit import BEST, fit, perturbations
+from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
+from mirror.training.resume import CHECKPOINTS, InterruptedRun, interrupted_run, note_texts
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 from mirror.training.watch import PAIRS as WATCHED
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 MANY = 200_000
 """Texts that take minutes to audit."""
+ENCODER = "encoder"
+"""Folder of the tuned encoder within a run's folder."""
 
 
 def train(
@@ -54,7 +56,8 @@ def train(
     """Read texts, tune the encoder, measure it before and after, save it under ``folder/encoder``.
 
     With ``seeds=N`` the texts, the untouched model and its scores serve all N trainings; the further seeds leave their
-    encoders and curves in ``folder/seed-<seed>``.
+    encoders and curves in ``folder/seed-<seed>``. A run that was stopped at any moment goes on where it was: the last
+    checkpoint holds the end of the training, and each phase after it can be repeated.
 
     Args:
         config: every setting.
@@ -68,12 +71,12 @@ def train(
     Raises:
         MirrorError: something the user can put right; ``folder/metrics.json`` has the reason too.
     """
-    chief = is_chief()  # under DDP every process runs this; one measures, prints and saves
-    quieten(chief)
+    rank_zero = is_rank_zero()  # under DDP every process runs this; one measures, prints and saves
+    quieten(rank_zero)
     check_parts(config)
     hardware = choose_hardware(config.trainer)
-    interrupted = earlier(folder) if config.resume else None
-    with RunRecord(folder if chief else None, plain(config), started) as record, tracking():
+    interrupted = interrupted_run(folder) if config.resume else None
+    with RunRecord(folder if rank_zero else None, plain(config), started) as record, tracking():
         if started is not None:
             record.content["seconds"]["import"] = round(time.time() - started, 3)
         if config.eval.errors:
@@ -81,50 +84,316 @@ def train(
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if interrupted:
             interrupted.note(record)
-
-        table, sets, validation = _read(config, texts, record)
-        note_texts(record, table.fingerprint, config.data.path, interrupted)
-        results = Results(sets if chief else [], config.eval)
-        _audit(table, results, record, config)
-        encoder, views = _load(config, hardware, record)
-        _measure_raw(encoder, results, record, config)
-        data = _mirror(table, encoder, views, validation, record, config)
-
-        before = results.scores
-        untouched = copy.deepcopy(encoder.state_dict()) if config.seeds > 1 else None
+        run = Run(config, folder, record, hardware, interrupted)
+        run.read(texts)
+        run.audit()
+        run.load()
+        run.measure_untouched()
+        run.make_batches()
         # The run's own seed comes last: its encoder is the one that is returned.
-        for number, seed in enumerate(reversed(range(config.seed, config.seed + config.seeds))):
-            trial = config.trial if config.seeds == 1 else None  # a trial has one score at a step
-            seeded = dataclasses.replace(config, seed=seed, seeds=1, trial=trial)
-            place = folder if seed == config.seed else folder / f"seed-{seed}"
-            if config.seeds > 1:
-                log.info("seed %d (%d of %d)", seed, number + 1, config.seeds)
-            if number > 0 and untouched is not None:
-                encoder.load_state_dict(untouched)
-            data.pairs.reseed(seed)
-            with record.phase("train"):
-                watch = _watch(encoder, results, record, config)
-                steps, loss = fit(seeded, encoder, data, place, hardware, record, interrupted, watch)
-            if not chief:
-                return encoder
-            record["steps"] = steps
-            after = _measure_tuned(encoder, results, record, config)
-            own = {**record.content["scores"], TUNED: plain_scores(after)}
-            if config.seeds > 1:
-                one = {"steps": steps, "loss": record.content["loss"], "scores": own[TUNED]}
-                record.content.setdefault("seeds", {})[str(seed)] = one
-                record.write()
-            with record.phase("save"):
-                overlaps = results.overlaps.get(TUNED, {})
-                card = model_card(seeded, table, before, after, steps, views.describe(), loss.describe(), overlaps)
-                encoder.cpu().save(place / "encoder", {"README.md": card, AUDIT: dump_audit(overlaps)})
-                _draw(results.cosines, seeded, place)
+        for seed in reversed(range(config.seed, config.seed + config.seeds)):
+            run.tune(seed)
+            if rank_zero:
+                run.measure_tuned(seed)
+                run.save(seed)
+        if rank_zero:
+            run.report()
+            for place in map(run.place, range(config.seed, config.seed + config.seeds)):
                 remove_checkpoints(place / CHECKPOINTS)
-            log_results({**record.content, "scores": own}, place / PICTURE)
+                remove_checkpoints(place / BEST)
+            log.info("encoder saved in %s", folder / ENCODER)
+    return run.encoder
 
-        _report(config, results, record, folder)
-        log.info("encoder saved in %s", folder / "encoder")
-    return encoder
+
+class Run:
+    """What the phases of a run share; they are called in the order in which they stand here."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        record: RunRecord,
+        hardware: Hardware,
+        interrupted: InterruptedRun | None,
+    ) -> None:
+        self.config, self.folder, self.record = config, folder, record
+        self.hardware, self.interrupted = hardware, interrupted
+        self.table: TextTable
+        self.results: Results
+        self.validation: TestSet | None = None
+        self.encoder: MirrorEncoder
+        self.views: Views
+        self.data: MirrorData
+        self.before: dict[str, dict[str, Score]] = {}
+        self.loss: Loss
+
+    def place(self, seed: int) -> Path:
+        """Where one seed's encoder and curves go."""
+        return self.folder if seed == self.config.seed else self.folder / f"seed-{seed}"
+
+    def seeded(self, seed: int) -> TrainConfig:
+        """The settings of the run of one seed."""
+        trial = self.config.trial if self.config.seeds == 1 else None  # a trial has one score at a step
+        return dataclasses.replace(self.config, seed=seed, seeds=1, trial=trial)
+
+    def read(self, given: Sequence[str] | Sequence[Pair] | None) -> None:
+        """The texts to train on, the sets to measure on, and the one to watch."""
+        config = self.config
+        with self.record.phase("read"):
+            sets = self._sets(needed=is_rank_zero() or config.data.exclude_tests)
+            excluded = known_texts(sets) if config.data.exclude_tests else None
+            if given is None:
+                key = (repr(config.data), config.seed, excluded and fingerprint(texts_of(sets)))
+                self.table = shared("texts", key, lambda: read_texts(config.data, config.seed, excluded))
+            else:
+                source = "texts given to mirror_tune"
+                self.table = choose(in_memory(given), config.data, config.seed, source, excluded)
+        self.record["data"] = self.table.counts()
+        if config.data.size is not None and len(self.table.pairs) < config.data.size:
+            log.warning("Fewer texts than data.size=%d, all are used: %s", config.data.size, self.table)
+        else:
+            log.info("texts: %s", self.table)
+        note_texts(self.record, self.table.fingerprint, config.data.path, self.interrupted)
+        self.results = Results(sets if is_rank_zero() else [], config.eval)
+
+    def _sets(self, *, needed: bool) -> list[TestSet]:
+        """The test sets. Without a folder or a hub the run goes on unmeasured, and says so; but it stops where their
+        texts are to be excluded."""
+        config = self.config
+        if config.select is Select.best:
+            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir)
+        if not needed:
+            return []
+        try:
+            names, data_dir, dictionary = config.eval.measured, config.eval.data_dir, config.eval.dictionary
+            return shared("sets", (*names, data_dir, dictionary), lambda: load_sets(names, data_dir, dictionary))
+        except UnavailableError as error:
+            if config.data.exclude_tests:
+                raise
+            log.warning("NOT MEASURED before and after: %s", error)
+            return []
+
+    def audit(self) -> None:
+        """Look for the sets' texts among the training texts."""
+        table, results = self.table, self.results
+        if not results.sets or not self.config.eval.audit:
+            return
+        if len(table.pairs) > MANY:
+            log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
+        with self.record.phase("audit"):
+            both = (table.fingerprint, fingerprint(results.texts))
+            progress = self.config.trainer.progress
+            found = shared("audit", both, lambda: audit(table.pairs, results.sets, progress=progress))
+        results.overlaps[TUNED] = found
+        log.info("\n%s", audit_table(found, "Test texts among the training texts"))
+
+    def load(self) -> None:
+        """The untouched model, and what makes the views of its texts.
+
+        Raises:
+            MirrorError: the model cannot follow a setting.
+        """
+        model, batch = self.config.model, self.config.batch
+        with self.record.phase("load"):
+            # What a checkpoint lacks, such as a pooler that the encoder does not use, is drawn, and saved.
+            pl.seed_everything(self.config.seed, workers=True, verbose=False)
+            named = None if isinstance(model.pooling, Mapping) else model.pooling
+            self.encoder = MirrorEncoder.load(model.path, named, max_tokens=model.max_tokens, setting="model.path")
+            if batch.max_tokens > self.encoder.max_tokens:
+                raise MirrorError(
+                    f"batch.max_tokens={batch.max_tokens} is more than the {self.encoder.max_tokens} that "
+                    f"{self.encoder.name} takes: lower it."
+                )
+            self.encoder.layout.packing = batch.pack
+            self._seed_pooling(self.config.seed)
+            self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
+            with self.encoder.perturbed(perturbations(self.config)):
+                pass  # what the model does not take is told now, not after it has been measured
+            if is_rank_zero():
+                self.encoder.to(self.hardware.device)
+        self._untouched = copy.deepcopy(self.encoder.backbone.state_dict()) if self.config.seeds > 1 else None
+
+    def _seed_pooling(self, seed: int) -> None:
+        """A pooling of the user's own may have weights, which follow the seed."""
+        if isinstance(self.config.model.pooling, Mapping):
+            pl.seed_everything(seed, workers=True, verbose=False)
+            self.encoder.pooling = self.encoder.make_pooling(self.config.model.pooling).to(self.encoder.device)
+
+    def measure_untouched(self) -> None:
+        """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
+        encoder, results, config = self.encoder, self.results, self.config
+        if not results.sets:
+            return
+        poolings = [encoder.make_pooling(name) for name in dict.fromkeys(config.eval.raw)]
+        with self.record.phase("evaluate"):
+            if poolings:
+                log.info("measuring the model as it is …")
+                texts = results.texts
+                key = (encoder.name, encoder.max_tokens, *config.eval.raw, encoder.device.type, fingerprint(texts))
+                progress = config.trainer.progress
+                vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=progress))
+                for pooling, found in zip(poolings, vectors, strict=True):
+                    results.add(f"raw {pooling.name}", found)
+            self.record.content.update(results.plain())
+        self.before = results.scores
+
+    def make_batches(self) -> None:
+        """The texts as batches, and a look at them."""
+        config, encoder = self.config, self.encoder
+        if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
+            encoder.layout.fix_width(config.batch.max_tokens)
+        with self.record.phase("tokenise"):
+            self.data = MirrorData(
+                self.table,
+                encoder.layout,
+                self.views,
+                config.batch,
+                config.seed,
+                self.validation,
+                apart=getattr(located(config.loss, "loss"), "sides_apart", False),
+                pin_memory=encoder.device.type == "cuda",
+            )
+        if is_rank_zero():
+            view_check = check_views(self.data.pairs, encoder, perturbations(config))
+            self.record["views"] = view_check.plain()
+            log.info("%s", view_check)
+
+    def tune(self, seed: int) -> None:
+        """Train with one seed; the first one that is trained meets the model as it was loaded."""
+        if self.config.seeds > 1:
+            number = self.config.seed + self.config.seeds - seed
+            log.info("seed %d (%d of %d)", seed, number, self.config.seeds)
+        if self._untouched is not None:
+            self.encoder.backbone.load_state_dict(self._untouched)
+        if seed != self.config.seed or self._untouched is not None:
+            self._seed_pooling(seed)
+        self.data.pairs.reseed(seed)
+        with self.record.phase("train"):
+            watch = self._watch()
+            steps, self.loss = fit(
+                self.seeded(seed), self.encoder, self.data, self.place(seed), self.hardware, self.record,
+                self.interrupted, watch,
+            )  # fmt: skip
+            for geometry in watch:
+                geometry.store()
+        self.record["steps"] = steps
+
+    def _watch(self) -> list[GeometryWatch]:
+        """What looks on while the encoder learns: where there are pairs, and one device has all weights."""
+        every, pairs = self.config.eval.geometry_every, self.results.sample[:WATCHED]
+        whole = self.config.trainer.strategy is not Strategy.fsdp
+        return [GeometryWatch(self.encoder, pairs, every, self.record)] if every and pairs and whole else []
+
+    def measure_tuned(self, seed: int) -> None:
+        """Score the encoder as it will be saved."""
+        results, content = self.results, self.record.content
+        self.after: dict[str, Score] = {}
+        if results.sets:
+            with self.record.phase("evaluate"):
+                log.info("measuring the tuned encoder …")
+                progress = self.config.trainer.progress
+                self.after = results.add(TUNED, self.encoder.encode(results.texts, progress=progress))
+                content.update(results.plain())
+        if self.config.seeds > 1:
+            one = {"steps": content["steps"], "loss": content["loss"], "scores": plain_scores(self.after)}
+            content.setdefault("seeds", {})[str(seed)] = one
+            self.record.write()
+
+    def save(self, seed: int) -> None:
+        """The encoder with its card, and the picture of before and after. What this run has saved already, before it
+        was stopped, is saved again."""
+        place, config = self.place(seed), self.seeded(seed)
+        with self.record.phase("save"):
+            overlaps = self.results.overlaps.get(TUNED, {})
+            card = model_card(
+                config, self.table, self.before, self.after, self.record.content["steps"],
+                self.views.describe(), self.loss.describe(), overlaps,
+            )  # fmt: skip
+            beside = {"README.md": card, AUDIT: dump_audit(overlaps)}
+            self.encoder.cpu().save(place / ENCODER, beside, replace=self.interrupted is not None)
+            cosines = self.results.cosines
+            if (before := self._raw_column()) and TUNED in cosines:
+                draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), place / PICTURE)
+        own = {**self.record.content["scores"], TUNED: plain_scores(self.after)}
+        log_results({**self.record.content, "scores": own}, place / PICTURE)
+
+    def _raw_column(self) -> str | None:
+        """The untouched model pooled as the encoder is, if that was measured, else by the last pooling."""
+        raw = [column for column in self.results.seeds if column != TUNED]
+        same = f"raw {pooling_name(self.config)}"
+        return same if same in raw else raw[-1] if raw else None
+
+    def report(self) -> None:
+        """Store the comparisons, draw the course, and print what was found."""
+        record, results = self.record, self.results
+        if "geometry_curve" in record.content:
+            with record.phase("save"):
+                draw_geometry(record.content["geometry_curve"], self.folder / GEOMETRY_PICTURE)
+        if TUNED in results.seeds:
+            with record.phase("evaluate"):
+                comparisons = results.comparisons(TUNED)
+                intervals = results.intervals(TUNED)
+            record["comparisons"] = [comparison.plain() for comparison in comparisons]
+            print_scores(self.config, results, comparisons, intervals)
+            show_errors(results, [*filter(None, [self._raw_column()]), TUNED], self.folder)
+        log.info("time: %s", time_line(record.content["seconds"]))
+
+
+def check_parts(config: TrainConfig) -> None:
+    """Check every part against its signature before anything is read.
+
+    Raises:
+        MirrorError: a part cannot be imported, or does not take its settings.
+    """
+    check_part(config.views, "aug", "layout")
+    check_part(config.loss, "loss", "embedder")
+    check_part(config.optim, "optim", "params")
+    check_part(config.schedule, "schedule", "optimizer", "steps")
+    if config.head:
+        check_part(config.head, "head", "dimension")
+    if config.perturb:
+        check_part(config.perturb, "perturb")
+    if isinstance(config.model.pooling, Mapping):
+        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
+    if config.data.source:
+        check_part(config.data.source, "data.source", "language", "size")
+
+
+def pooling_name(config: TrainConfig) -> str:
+    """What the tuned encoder's pooling is called in tables."""
+    choice = config.model.pooling
+    return str(choice[TARGET]).rpartition(".")[2] if isinstance(choice, Mapping) else choice
+
+
+def print_scores(
+    config: TrainConfig,
+    results: Results,
+    comparisons: Sequence[Comparison],
+    intervals: Mapping[str, Interval | None],
+) -> None:
+    """The tables, and what to try where tuning did harm."""
+    scores = results.scores
+    tuned = f"tuned {pooling_name(config)}"
+    columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
+    named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
+    overlap = results.overlaps.get(TUNED, {})
+    mean = f"mean of {config.seeds} seeds" if config.seeds > 1 else ""
+    title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
+    if mean:
+        title += f"; {mean.replace('mean', 'mean ± sd')}"
+    log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
+    after = scores[TUNED]
+    raw = [found for column, found in scores.items() if column != TUNED]
+    worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
+    if worse:
+        log.warning(
+            "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
+            ", ".join(worse),
+        )
+    title = ", ".join(filter(None, [f"{tuned} by protocol, × 100 (Spearman, unless named)", mean]))
+    log.info("\n%s", protocol_table(after, title, intervals, overlap))
+    if results.geometry:
+        log.info("\n%s", geometry_table(results.geometry, "Geometry of the space" + ", last seed" * bool(mean)))
 
 
 def mirror_tune(
@@ -155,231 +424,3 @@ def mirror_tune(
         return train(config, folder, texts)
     with tempfile.TemporaryDirectory() as scratch:
         return train(config, Path(scratch), texts)
-
-
-def _read(
-    config: TrainConfig, given: Sequence[str] | Sequence[Pair] | None, record: RunRecord
-) -> tuple[TextTable, list[TestSet], TestSet | None]:
-    """The texts to train on, the sets to measure on, and the one to watch."""
-    with record.phase("read"):
-        sets, validation = _sets(config, needed=is_chief() or config.data.exclude_tests)
-        excluded = known_texts(sets) if config.data.exclude_tests else None
-        if given is None:
-            key = (repr(config.data), config.seed, excluded and fingerprint(texts_of(sets)))
-            table = shared("texts", key, lambda: read_texts(config.data, config.seed, excluded))
-        else:
-            source = "texts given to mirror_tune"
-            table = choose(in_memory(given), config.data, config.seed, source, excluded)
-    record["data"] = table.counts()
-    if config.data.size is not None and len(table.pairs) < config.data.size:
-        log.warning("Fewer texts than data.size=%d, all are used: %s", config.data.size, table)
-    else:
-        log.info("texts: %s", table)
-    return table, sets, validation
-
-
-def _audit(table: TextTable, results: Results, record: RunRecord, config: TrainConfig) -> None:
-    """Look for the sets' texts among the training texts."""
-    if not results.sets or not config.eval.audit:
-        return
-    if len(table.pairs) > MANY:
-        log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
-    with record.phase("audit"):
-        both = (table.fingerprint, fingerprint(results.texts))
-        found = shared("audit", both, lambda: audit(table.pairs, results.sets, progress=config.trainer.progress))
-    results.overlaps[TUNED] = found
-    log.info("\n%s", audit_table(found, "Test texts among the training texts"))
-
-
-def check_parts(config: TrainConfig) -> None:
-    """Check every part against its signature before anything is read.
-
-    Raises:
-        MirrorError: a part cannot be imported, or does not take its settings.
-    """
-    check_part(config.views, "aug", "layout")
-    check_part(config.loss, "loss", "embedder")
-    check_part(config.optim, "optim", "params")
-    check_part(config.schedule, "schedule", "optimizer", "steps")
-    if config.head:
-        check_part(config.head, "head", "dimension")
-    if config.perturb:
-        check_part(config.perturb, "perturb")
-    if isinstance(config.model.pooling, Mapping):
-        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
-    if config.data.source:
-        check_part(config.data.source, "data.source", "language", "size")
-
-
-def _load(config: TrainConfig, hardware: Hardware, record: RunRecord) -> tuple[MirrorEncoder, Views]:
-    """The untouched model, and what makes the views of its texts.
-
-    Raises:
-        MirrorError: the model cannot follow a setting.
-    """
-    with record.phase("load"):
-        pl.seed_everything(config.seed, workers=True, verbose=False)
-        encoder = MirrorEncoder.load(
-            config.model.path, config.model.pooling, max_tokens=config.model.max_tokens, setting="model.path"
-        )
-        if config.batch.max_tokens > encoder.max_tokens:
-            raise MirrorError(
-                f"batch.max_tokens={config.batch.max_tokens} is more than the {encoder.max_tokens} that {encoder.name} "
-                "takes: lower it."
-            )
-        encoder.layout.packing = config.batch.pack
-        views = build(config.views, "aug", Views, layout=encoder.layout)
-        with encoder.perturbed(perturbations(config)):
-            pass  # what the model does not take is told now, not after it has been measured
-        return encoder.to(hardware.device) if is_chief() else encoder, views
-
-
-def pooling_name(config: TrainConfig) -> str:
-    """What the tuned encoder's pooling is called in tables."""
-    choice = config.model.pooling
-    return str(choice[TARGET]).rpartition(".")[2] if isinstance(choice, Mapping) else choice
-
-
-def _sets(config: TrainConfig, *, needed: bool) -> tuple[list[TestSet], TestSet | None]:
-    """The test sets and the validation set. Without a folder or a hub the run goes on unmeasured, and says so; but it
-    stops where their texts are to be excluded."""
-    validation = None
-    if config.select is Select.best:
-        (validation,) = load_sets([config.eval.validation], config.eval.data_dir)
-    if not needed:
-        return [], validation
-    try:
-        names, data_dir, dictionary = config.eval.measured, config.eval.data_dir, config.eval.dictionary
-        key = (*names, data_dir, dictionary)
-        return shared("sets", key, lambda: load_sets(names, data_dir, dictionary)), validation
-    except UnavailableError as error:
-        if config.data.exclude_tests:
-            raise
-        log.warning("NOT MEASURED before and after: %s", error)
-        return [], validation
-
-
-def _measure_raw(encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig) -> None:
-    """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
-    if not results.sets:
-        return
-    poolings = [encoder.make_pooling(name) for name in dict.fromkeys(config.eval.raw)]
-    with record.phase("evaluate"):
-        if poolings:
-            log.info("measuring the model as it is …")
-            texts = results.texts
-            key = (encoder.name, encoder.max_tokens, tuple(config.eval.raw), encoder.device.type, fingerprint(texts))
-            vectors = shared(
-                "vectors", key, lambda: encoder.encode_by(texts, poolings, progress=config.trainer.progress)
-            )
-            for pooling, found in zip(poolings, vectors, strict=True):
-                results.add(f"raw {pooling.name}", found)
-        record.content.update(results.plain())
-
-
-def _measure_tuned(
-    encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig
-) -> dict[str, Score]:
-    """Score the encoder as it will be saved."""
-    if not results.sets:
-        return {}
-    with record.phase("evaluate"):
-        log.info("measuring the tuned encoder …")
-        scores = results.add(TUNED, encoder.encode(results.texts, progress=config.trainer.progress))
-        record.content.update(results.plain())
-    return scores
-
-
-def _mirror(
-    table: TextTable,
-    encoder: MirrorEncoder,
-    views: Views,
-    validation: TestSet | None,
-    record: RunRecord,
-    config: TrainConfig,
-) -> MirrorData:
-    """The texts as mirrored batches, and a look at them."""
-    if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
-        encoder.layout.fix_width(config.batch.max_tokens)
-    with record.phase("tokenise"):
-        data = MirrorData(
-            table,
-            encoder.layout,
-            views,
-            config.batch,
-            config.seed,
-            validation,
-            apart=getattr(located(config.loss, "loss"), "sides_apart", False),
-            pin_memory=encoder.device.type == "cuda",
-        )
-    if is_chief():
-        view_check = check_views(data.pairs, encoder, perturbations(config))
-        record["views"] = view_check.plain()
-        log.info("%s", view_check)
-    return data
-
-
-def _watch(encoder: MirrorEncoder, results: Results, record: RunRecord, config: TrainConfig) -> list[GeometryWatch]:
-    """What looks on while the encoder learns: where there are pairs to look at, and one device has all weights."""
-    every, pairs = config.eval.geometry_every, results.sample[:WATCHED]
-    whole = config.trainer.strategy is not Strategy.fsdp
-    return [GeometryWatch(encoder, pairs, every, record)] if every and pairs and whole else []
-
-
-def _draw(cosines: dict[str, Histograms], config: TrainConfig, folder: Path) -> None:
-    """The picture of before and after; before is the model pooled as the encoder is, if that was measured."""
-    raw = [name for name in cosines if name != TUNED]
-    if not raw or TUNED not in cosines:
-        return
-    same = f"raw {pooling_name(config)}"
-    before = same if same in raw else raw[-1]
-    draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), folder / PICTURE)
-
-
-def _report(config: TrainConfig, results: Results, record: RunRecord, folder: Path) -> None:
-    """Store the comparisons, draw the course, and print what was found."""
-    if "geometry_curve" in record.content:
-        with record.phase("save"):
-            draw_geometry(record.content["geometry_curve"], folder / GEOMETRY_PICTURE)
-    if TUNED in results.seeds:
-        with record.phase("evaluate"):
-            comparisons = results.comparisons(TUNED)
-            intervals = results.intervals(TUNED)
-        record["comparisons"] = [comparison.plain() for comparison in comparisons]
-        _print_scores(config, results, comparisons, intervals)
-        same = f"raw {pooling_name(config)}"
-        others = [column for column in results.seeds if column != TUNED]
-        before = [same] if same in others else others[-1:]
-        show_errors(results, [*before, TUNED], folder)
-    log.info("time: %s", time_line(record.content["seconds"]))
-
-
-def _print_scores(
-    config: TrainConfig,
-    results: Results,
-    comparisons: Sequence[Comparison],
-    intervals: Mapping[str, Interval | None],
-) -> None:
-    """The tables, and what to try where tuning did harm."""
-    scores = results.scores
-    tuned = f"tuned {pooling_name(config)}"
-    columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
-    named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
-    overlap = results.overlaps.get(TUNED, {})
-    mean = f"mean of {config.seeds} seeds" if config.seeds > 1 else ""
-    title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
-    if mean:
-        title += f"; {mean.replace('mean', 'mean ± sd')}"
-    log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
-    after = scores[TUNED]
-    raw = [found for column, found in scores.items() if column != TUNED]
-    worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
-    if worse:
-        log.warning(
-            "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
-            ", ".join(worse),
-        )
-    title = ", ".join(filter(None, [f"{tuned} by protocol, × 100 (Spearman, unless named)", mean]))
-    log.info("\n%s", protocol_table(after, title, intervals, overlap))
-    if results.geometry:
-        log.info("\n%s", geometry_table(results.geometry, "Geometry of the space" + ", last seed" * bool(mean)))

@@ -41,8 +41,19 @@ class GeometryWatch(Callback):
             self._look(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Look a last time, and store the course."""
+        """Look a last time."""
         self._look(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"course": {step: found.plain() for step, found in self.course.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From the checkpoint of the run's beginning."""
+        self.course = {step: Geometry(**found) for step, found in state["course"].items()}
+
+    def store(self) -> None:
+        """Hand the course to the record."""
         figures = [found.plain() for found in self.course.values()]
         names = figures[0].keys()
         self.record["geometry_curve"] = {

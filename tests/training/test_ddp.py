@@ -24,7 +24,7 @@ from mirror.data.batches import BatchKey
 from mirror.encoder.perturb import set_dropout
 from mirror.losses.infonce import InfoNCE
 from mirror.runs.record import by_step
-from mirror.training.resume import earlier
+from mirror.training.resume import interrupted_run
 from tests.conftest import ROOT, SENTENCES
 from tests.helpers import module_of, pairs_of
 
@@ -190,7 +190,7 @@ def test_several_devices_go_on(strategy: str, common: list[str], alone: Path, tm
     assert process.wait(timeout=900) == -signal.SIGKILL
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    assert earlier(tmp_path / "run").steps == 4
+    assert interrupted_run(tmp_path / "run").steps == 4
     go("train.py", tmp_path, "resume=run", "hydra.run.dir=run")
     assert_like(tmp_path / "run", alone)
 

@@ -23,7 +23,7 @@ from mirror.losses.infonce import info_nce
 from mirror.runs.record import METRICS, by_step
 from mirror.training.hardware import Hardware
 from mirror.training.module import MirrorModule
-from mirror.training.resume import earlier
+from mirror.training.resume import interrupted_run
 from mirror.training.run import train
 from mirror.training.trainer import build_trainer
 from tests.conftest import ROOT, SENTENCES, files_no_larger_than
@@ -104,7 +104,7 @@ def test_stopped_anywhere(
     assert len(by_step(expected)) == 12
     for step in (1, 6, 8, 11) if not extra else (6,):
         folder = stopped([*options, *extra], tmp_path / f"stopped-{step}", step, monkeypatch)
-        assert earlier(folder).steps == step
+        assert interrupted_run(folder).steps == step
         go_on(folder)
         assert_same(folder, expected)
 
@@ -117,7 +117,7 @@ def test_killed_after_a_checkpoint(
     expected = whole(options, tmp_path / "whole")
     folder = stopped(options, tmp_path / "stopped", step, monkeypatch)
     (folder / "checkpoints" / f"step={step}.ckpt").unlink()
-    assert earlier(folder).steps == step // 5 * 5
+    assert interrupted_run(folder).steps == step // 5 * 5
     go_on(folder)
     assert_same(folder, expected)
 
@@ -141,7 +141,7 @@ def test_stopped_within_a_step(options: list[str], tmp_path: Path, monkeypatch: 
         patched.setattr("mirror.training.module.info_nce", seventh_is_stopped)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             train(compose("train", options), folder)
-    assert earlier(folder).steps == calls == 7
+    assert interrupted_run(folder).steps == calls == 7
     assert signal.getsignal(signal.SIGINT) is handler
     go_on(folder)
     assert_same(folder, expected)
@@ -168,7 +168,7 @@ def test_stopped_twice(options: list[str], tmp_path: Path, monkeypatch: pytest.M
             go_on(folder)
     first = metrics(folder)["earlier_seconds"]
     assert first > 0
-    assert earlier(folder).steps == 5
+    assert interrupted_run(folder).steps == 5
     go_on(folder)
     assert metrics(folder)["earlier_seconds"] > first
     assert_same(folder, expected)
@@ -179,7 +179,9 @@ def test_time_of_a_killed_run_counts(options: list[str], tmp_path: Path, monkeyp
     folder = stopped(options, tmp_path / "stopped", 6, monkeypatch)
     content = metrics(folder)
     del content["seconds"]["total"]
-    content["started"] = datetime.fromtimestamp(earlier(folder).checkpoint.stat().st_mtime - 100, UTC).isoformat()
+    content["started"] = datetime.fromtimestamp(
+        interrupted_run(folder).checkpoint.stat().st_mtime - 100, UTC
+    ).isoformat()
     (folder / METRICS).write_text(json.dumps(content), encoding="utf-8")
     go_on(folder)
     assert metrics(folder)["earlier_seconds"] == pytest.approx(100, abs=0.1)
@@ -270,7 +272,7 @@ def test_loss_not_finite_leaves_no_checkpoint_of_it(
         patched.setattr("mirror.training.module.info_nce", seventh_is_nan)
         with pytest.raises(MirrorError, match="loss is nan at step 7"):
             train(compose("train", options), tmp_path / "run")
-    assert earlier(tmp_path / "run").steps == 5
+    assert interrupted_run(tmp_path / "run").steps == 5
     go_on(tmp_path / "run")
 
 
@@ -300,7 +302,7 @@ def kill_and_go_on(
         if (folder / "encoder").exists():
             return held
         try:
-            held.append(earlier(folder).steps)
+            held.append(interrupted_run(folder).steps)
             command = [f"resume={run}"]
         except MirrorError:
             held.append(0)

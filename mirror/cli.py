@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
-from mirror.runs.record import METRICS, record_failure
-from mirror.runs.registry import alone, end_with_sweep, read_run, strangers
+from mirror.runs import stop
+from mirror.runs.record import CHECKPOINTS, METRICS, record_failure
+from mirror.runs.registry import end_with_sweep, hold_lock, read_run, strangers
 from mirror.runs.sharing import start_sharing, stop_sharing
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def train() -> None:
             return
         config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name
         start_sharing()
-        with alone(folder) as ours:
+        with hold_lock(folder) as ours:
             # What a launcher started goes on when its sweep is killed, and may meet what the next start has begun.
             if ours and (read_run(folder) or {}).get("status") != "finished":
                 train(config, folder)  # its seconds are its own, not those of the sweep
@@ -174,7 +175,7 @@ def _own_folder() -> Iterator[Path]:
     if hydra_config.mode is not RunMode.MULTIRUN:
         yield folder
         return
-    with alone(folder) as ours:
+    with hold_lock(folder) as ours:
         if not ours or strangers(folder, *_first_files(hydra_config)):
             raise MirrorError(f"{folder} is in use, or holds what is not this run's: choose hydra.sweep.dir=….")
         yield folder
@@ -211,6 +212,7 @@ def _start(
     """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
     register_schemas()
     failed: list[str] = []
+    started: list[Any] = []
 
     def read(config: DictConfig) -> Any:
         if not config.get("resume"):
@@ -220,7 +222,8 @@ def _start(
         return resumed(name, Path(config.resume), HydraConfig.get().overrides.task)
 
     def job(config: DictConfig) -> None:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
+        started.append(HydraConfig.get())
+        if started[0].mode is RunMode.MULTIRUN:
             end_with_sweep()
         try:
             run(read(config))
@@ -236,7 +239,7 @@ def _start(
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
     try:
         _check_ranks()
-        with _held:
+        with _held, stop.stoppable():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except COMPOSITION_ERRORS as error:
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
@@ -244,8 +247,26 @@ def _start(
         sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
     except MirrorError as error:  # of a sweep, which lists its failed runs itself, or of the environment
         sys.exit(f"error: {error}")
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
+        number = stop.received()
+        if number is None:
+            raise
+        print(_way_on(name, started, leaves_record=leaves_record), file=sys.stderr)
+        sys.exit(128 + number)
     if failed:
         sys.exit(1)
+
+
+def _way_on(name: str, started: list[Any], *, leaves_record: bool) -> str:
+    """What to say where a signal has ended a command."""
+    if not leaves_record or not started:
+        return "interrupted"
+    if started[0].mode is RunMode.MULTIRUN:
+        return "interrupted: start the sweep again, what it has finished is kept"
+    folder = Path(started[0].runtime.output_dir)
+    if any((folder / CHECKPOINTS).glob("*.ckpt")):
+        return f"interrupted: go on with python scripts/{name}.py resume={folder}"
+    return "interrupted before the first checkpoint: start it again"
 
 
 def _reached(job: Callable[..., None], error: BaseException) -> bool:
@@ -293,7 +314,7 @@ class RunFolder(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(bytes(ROOM))
-            if not _held.enter_context(alone(folder)):
+            if not _held.enter_context(hold_lock(folder)):
                 setting = "resume" if resume else "hydra.run.dir"
                 sys.exit(f"error: {setting}={folder} is in use by another run: wait for its end, or choose another.")
         except OSError as error:

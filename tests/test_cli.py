@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import mirror.cli
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
-from mirror.runs.registry import alone
+from mirror.runs.registry import hold_lock
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
@@ -175,7 +175,7 @@ def test_folder_is_held_until_the_end(command: Command, tmp_path: Path, monkeypa
     held: list[bool] = []
 
     def train(config: object, folder: Path, **_: object) -> None:
-        with alone(folder) as ours:
+        with hold_lock(folder) as ours:
             held.append(not ours)
 
     module = ModuleType("mirror.training.run")
@@ -183,7 +183,7 @@ def test_folder_is_held_until_the_end(command: Command, tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "mirror.training.run", module)
     assert command("train", "hydra.run.dir=run").code == 0
     assert held == [True]
-    with alone(tmp_path / "run") as ours:
+    with hold_lock(tmp_path / "run") as ours:
         assert ours
 
 
@@ -341,7 +341,8 @@ def test_stray_key_in_a_yaml_file(command: Command, tmp_path: Path) -> None:
         "aug.drophead=1", "loss.temperature=0", "loss.temperature=-0.1", "loss.temperature=nan", "loss.temperature=inf",
         "batch.size=1", "batch.size=0", "batch.max_tokens=2", "batch.max_tokens=100000", "batch.workers=-1",
         "data.size=1", "data.size=-5", "optim.lr=0", "optim.lr=1", "optim.lr=nan", "optim.weight_decay=1",
-        "optim.warmup_steps=-1", "trainer.max_epochs=0", "trainer.max_steps=0", "trainer.devices=0", "trainer.nodes=0",
+        "schedule.warmup_steps=-1", "trainer.max_epochs=0",
+        "trainer.max_steps=0", "trainer.devices=0", "trainer.nodes=0",
         "trainer.gradient_clip=0", "eval.every=0", "model.max_tokens=2", "seed=-1", "seed=4294967296",
     ],
 )  # fmt: skip

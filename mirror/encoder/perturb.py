@@ -5,23 +5,29 @@ methods: ``_target_: my_package.MyPerturbation`` in a file of the group ``pertur
 """
 
 import re
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from mirror.encoder.packing import TokenBlock
 from mirror.errors import MirrorError
 
-if TYPE_CHECKING:
-    from mirror.encoder.encoder import MirrorEncoder
+
+class Perturbable(Protocol):
+    """What a perturbation may look at: a ``MirrorEncoder``."""
+
+    backbone: Any
+    block: TokenBlock | None
+    """What is encoded at the moment, for hooks that must tell its texts apart."""
 
 
 @runtime_checkable
 class Perturbation(Protocol):
     """Changes how an encoder computes in training mode."""
 
-    def attach(self, encoder: "MirrorEncoder") -> None:
+    def attach(self, encoder: Perturbable) -> None:
         """Begin. ``encoder.block`` is the block that is encoded at the moment, for hooks that must tell its texts
         apart."""
 
@@ -38,7 +44,7 @@ class Dropout:
         self.rate = rate
         self._before: list[tuple[nn.Module, str, float]] = []
 
-    def attach(self, encoder: "MirrorEncoder") -> None:
+    def attach(self, encoder: Perturbable) -> None:
         """Set the rates."""
         self._before = set_dropout(encoder.backbone, self.rate)
 
@@ -84,9 +90,9 @@ class DropHead:
         """``rate`` is a share of the heads."""
         self.rate, self.heads = rate, 0
         self._handles: list[RemovableHandle] = []
-        self._encoder: MirrorEncoder | None = None
+        self._encoder: Perturbable | None = None
 
-    def attach(self, encoder: "MirrorEncoder") -> None:
+    def attach(self, encoder: Perturbable) -> None:
         """Hook every attention layer.
 
         Raises:

@@ -29,9 +29,9 @@ from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, STD, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.report.terminal import time_line
-from mirror.runs.record import RunRecord, by_step
+from mirror.runs.record import CHECKPOINTS, RunRecord, by_step
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
-from mirror.training.resume import CHECKPOINTS, Checkpointer, InterruptedRun, interrupted_run, not_written, note_texts
+from mirror.training.resume import Checkpointer, InterruptedRun, interrupted_run, not_written, note_texts
 from mirror.training.trackers import build_trackers, close_trackers
 from mirror.training.trainer import build_trainer, quieten, remove_checkpoints
 

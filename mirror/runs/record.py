@@ -36,6 +36,8 @@ from mirror.errors import MirrorError, PrunedError
 from mirror.version import __version__
 
 METRICS = "metrics.json"
+CHECKPOINTS = "checkpoints"
+"""Folder within a run's folder; it is there until the run is finished."""
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
 SCRATCH = ".mirror-"

@@ -15,8 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tqdm import tqdm
-
 from mirror.runs.record import CURVE, METRICS, SCRATCH
 
 NEUTRAL = (
@@ -85,7 +83,7 @@ def strangers(folder: Path, *ours: str) -> list[str]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def hold_lock(folder: Path) -> Iterator[bool]:
     """Holds a folder, which is made, until the end or the death of this process; whether no other process holds it."""
     from filelock import FileLock, Timeout
 
@@ -122,31 +120,3 @@ def usual_seconds(runs: Sequence[Mapping[str, Any]]) -> float | None:
     """How long a run took, as a rule; None where none has finished."""
     times = [run["seconds"]["total"] for run in runs if run["status"] == "finished" and "total" in run["seconds"]]
     return median(times) if times else None
-
-
-@contextmanager
-def progress(folders: Sequence[Path], *, shown: bool) -> Iterator[None]:
-    """A bar over the runs that are to appear in ``folders``, whatever process or machine they run in."""
-    over = threading.Event()
-
-    def watch() -> None:
-        with tqdm(total=len(folders), unit="run", desc="sweep") as bar:
-            while True:
-                last = over.wait(1.0)
-                states = [run["status"] if (run := read_run(folder)) else "" for folder in folders]
-                failed = states.count("failed")
-                bar.set_postfix_str(f"{states.count('running')} running, {failed} failed", refresh=False)
-                bar.n = sum(states.count(state) for state in ("finished", "failed", "interrupted", "pruned"))
-                bar.refresh()
-                if last:
-                    return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    if shown:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        if shown:
-            thread.join()

@@ -17,12 +17,12 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.errors import MirrorError, PrunedError
 from mirror.losses.base import Loss
-from mirror.runs.record import RunRecord
+from mirror.runs.record import CHECKPOINTS, RunRecord
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
 from mirror.training.module import build_module
 from mirror.training.pruning import Pruning
-from mirror.training.resume import CHECKPOINTS, Checkpointer, InterruptedRun, not_written
+from mirror.training.resume import Checkpointer, InterruptedRun, not_written
 from mirror.training.trackers import build_trackers
 from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
 

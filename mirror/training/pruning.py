@@ -36,7 +36,7 @@ class Pruning(Callback):
             )
             self.trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[int(number)]._trial_id)
         except ImportError:
-            raise MirrorError("trial=… needs the package optuna: pip install 'mirror-encoders[search]'.") from None
+            raise MirrorError("trial=… needs the package optuna: pip install 'mirror-encoders[optuna]'.") from None
         except (ValueError, IndexError, KeyError, OSError) as error:
             raise MirrorError(f"trial={trial} is no trial of a search: leave it out.") from error
         self.validation = validation

@@ -19,10 +19,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirror.errors import MirrorError
 from mirror.runs import stop
-from mirror.runs.record import CURVE, METRICS, RunRecord
+from mirror.runs.record import CHECKPOINTS, CURVE, METRICS, RunRecord
 
-CHECKPOINTS = "checkpoints"
-"""Folder within a run's folder; it is there until the run is finished."""
 FINGERPRINT = "corpus"
 """Under which a record keeps a number that tells its texts from others."""
 

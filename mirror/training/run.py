@@ -29,11 +29,11 @@ from mirror.report.card import model_card
 from mirror.report.errors import check_plotly, show_errors
 from mirror.report.pictures import GEOMETRY_PICTURE, PICTURE, draw_cosines, draw_geometry
 from mirror.report.terminal import audit_table, geometry_table, protocol_table, score_table, time_line
-from mirror.runs.record import TUNED, RunRecord
+from mirror.runs.record import CHECKPOINTS, TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
 from mirror.training.fit import BEST, fit, perturbations
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
-from mirror.training.resume import CHECKPOINTS, InterruptedRun, interrupted_run, note_texts
+from mirror.training.resume import InterruptedRun, interrupted_run, note_texts
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 from mirror.training.watch import PAIRS as WATCHED

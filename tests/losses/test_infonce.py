@@ -21,16 +21,17 @@ forms = pytest.mark.parametrize("form", list(LossForm))
 
 
 def vectors_of(n: int, dimension: int = 16, seed: int = 0) -> Tensor:
-    return torch.randn(2 * n, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(2, n, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def different(n: int) -> Tensor:
     """No two texts alike."""
-    return torch.arange(n).repeat(2)
+    return torch.arange(n).expand(2, -1)
 
 
 def naive(vectors: Tensor, texts: Tensor, temperature: float, form: LossForm, mask_duplicates: bool) -> Tensor:
     """The definition, one number at a time."""
+    vectors, texts = vectors.flatten(0, 1), texts.flatten()
     count = len(vectors)
     unit = [v / v.norm() for v in vectors]
     rows = []
@@ -49,8 +50,8 @@ def naive(vectors: Tensor, texts: Tensor, temperature: float, form: LossForm, ma
 
 TEXTS = {
     "different": different(7),
-    "duplicates": torch.tensor([0, 1, 2, 1, 1, 3, 0] * 2),
-    "pairs": torch.tensor([0, 1, 2, 1, 3, 4, 0, 5, 6, 7, 8, 9, 2, 10]),  # given positives
+    "duplicates": torch.tensor([[0, 1, 2, 1, 1, 3, 0]] * 2),
+    "pairs": torch.tensor([[0, 1, 2, 1, 3, 4, 0], [5, 6, 7, 8, 9, 2, 10]]),  # given positives
 }
 
 
@@ -85,7 +86,7 @@ def test_nt_xent_is_pytorch_metric_learning_s(temperature: float) -> None:
 
     ours, theirs = vectors_of(20).float().requires_grad_(), vectors_of(20).float().requires_grad_()
     loss = info_nce(ours, different(20), temperature)
-    expected = NTXentLoss(temperature)(theirs, different(20))
+    expected = NTXentLoss(temperature)(theirs.flatten(0, 1), different(20).flatten())
     loss.backward()
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
@@ -94,7 +95,7 @@ def test_nt_xent_is_pytorch_metric_learning_s(temperature: float) -> None:
 
 def test_length_of_the_vectors_makes_no_difference() -> None:
     a, texts = vectors_of(5), different(5)
-    lengths = torch.linspace(0.1, 100, 10, dtype=torch.float64)[:, None]
+    lengths = torch.linspace(0.1, 100, 10, dtype=torch.float64).view(2, 5, 1)
     torch.testing.assert_close(info_nce(a * lengths, texts, TEMPERATURE), info_nce(a, texts, TEMPERATURE))
 
 
@@ -118,7 +119,7 @@ def test_loss_is_float32_inside_autocast(form: LossForm) -> None:
 
 @forms
 @pytest.mark.parametrize("temperature", [0.001, 0.04])
-@pytest.mark.parametrize("texts", [torch.zeros(12, dtype=torch.long), torch.tensor([0, 0, 0, 0, 0, 1] * 2)])
+@pytest.mark.parametrize("texts", [torch.zeros(2, 6, dtype=torch.long), torch.tensor([[0, 0, 0, 0, 0, 1]] * 2)])
 def test_batch_of_duplicates_is_finite(form: LossForm, temperature: float, texts: Tensor) -> None:
     a = vectors_of(6).requires_grad_()
     loss = info_nce(a, texts, temperature, form=form, mask_duplicates=True)
@@ -132,7 +133,7 @@ def test_batch_of_duplicates_is_finite(form: LossForm, temperature: float, texts
 
 @forms
 def test_twins_that_are_equal_are_finite(form: LossForm) -> None:
-    a = vectors_of(6)[:6].repeat(2, 1).requires_grad_()
+    a = vectors_of(6)[:1].repeat(2, 1, 1).requires_grad_()
     info_nce(a, different(6), 0.01, form=form).backward()
     assert a.grad is not None
     assert torch.isfinite(a.grad).all()
@@ -193,10 +194,10 @@ def inputs_of(case: str) -> tuple[Tensor, Tensor]:
 def one_step(
     case: str, model: nn.Module, views: Tensor, texts: Tensor, form: LossForm, mask: bool
 ) -> tuple[float, list[Tensor]]:
-    vectors = model(views.flatten(0, 1))
+    vectors = model(views)
     with FlopCounterMode(display=False) as counter:
-        loss = info_nce(vectors, texts.flatten(), TEMPERATURE, form=form, mask_duplicates=mask)
-    assert counter.get_total_flops() == 2 * len(vectors) * 2 * sum(SHARES[case]) * OUTPUTS  # own rows alone
+        loss = info_nce(vectors, texts, TEMPERATURE, form=form, mask_duplicates=mask)
+    assert counter.get_total_flops() == 2 * vectors.shape[1] * 2 * 2 * sum(SHARES[case]) * OUTPUTS  # own rows alone
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters() if p.grad is not None]
 

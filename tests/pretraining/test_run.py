@@ -21,7 +21,7 @@ from tests.conftest import SENTENCES, files_no_larger_than
 SMALL = [
     "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
     "batch.max_tokens=32", "held_out.texts=20", "held_out.every=5", "trainer=cpu", "trainer.progress=false",
-    "trainer.max_steps=12", "checkpoint_every=5", "optim.warmup_steps=2",
+    "trainer.max_steps=12", "checkpoint_every=5", "schedule.warmup_steps=2",
 ]  # fmt: skip
 
 
@@ -202,10 +202,10 @@ def test_a_stable_rate_may_fall_whenever_one_likes(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run planned longer and cut short is the run that was planned short, and its card says how to repeat it."""
-    typed = ["optim.schedule=wsd", "trainer.max_steps=12"]
+    typed = ["schedule=wsd", "trainer.max_steps=12"]
     whole = go(texts, tmp_path / "whole", *typed)
-    monkeypatch.setattr("sys.argv", ["pretrain.py", "optim.schedule=wsd", "trainer.max_steps=90"])
-    folder = stopped(texts, tmp_path / "run", monkeypatch, "optim.schedule=wsd", "trainer.max_steps=90")
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "schedule=wsd", "trainer.max_steps=90"])
+    folder = stopped(texts, tmp_path / "run", monkeypatch, "schedule=wsd", "trainer.max_steps=90")
     monkeypatch.setattr("sys.argv", ["pretrain.py", f"resume={folder}", "trainer.max_steps=12"])
     pretrain(resumed("pretrain", folder, [f"resume={folder}", "trainer.max_steps=12"]), folder)
     after = weights(folder)

@@ -138,10 +138,10 @@ def test_what_varies(tmp_path: Path) -> None:
     write_run(tmp_path, ["aug=drophead", "seed=2", "logger=tensorboard"])
     runs = collect([tmp_path]).runs
     assert varying(runs) == ["aug"]
-    runs[0].settings["optim.warmup_steps"] = 7
+    runs[0].settings["schedule.warmup_steps"] = 7
     assert varying(runs) == ["aug"]  # it could follow from aug
-    write_run(tmp_path, ["aug=drophead", "seed=3", "optim.warmup_steps=7"])
-    assert varying(collect([tmp_path]).runs) == ["aug", "optim.warmup_steps"]
+    write_run(tmp_path, ["aug=drophead", "seed=3", "schedule.warmup_steps=7"])
+    assert varying(collect([tmp_path]).runs) == ["aug", "schedule.warmup_steps"]
 
 
 def test_failed_attempt_does_not_hide_the_finished_one(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from mirror import MirrorEncoder
+from mirror.encoder import backbone
 from mirror.runs.sharing import KEPT, fingerprint, shared, sharing, start_sharing, stop_sharing
+from mirror.training import run
 from mirror.training.run import train
 from tests.conftest import SENTENCES
 from tests.training.test_run import metrics, small
@@ -98,12 +100,8 @@ def test_runs_find_the_same_as_alone(
 
         return call
 
-    import mirror.data.texts
-    import mirror.encoder.backbone
-    import mirror.training.run
-
-    monkeypatch.setattr(mirror.backbone, "_load", counted("load", mirror.backbone._load))
-    monkeypatch.setattr(mirror.run, "read_texts", counted("read", mirror.texts.read_texts))
+    monkeypatch.setattr(backbone, "_load", counted("load", backbone._load))
+    monkeypatch.setattr(run, "read_texts", counted("read", run.read_texts))
     monkeypatch.setattr(MirrorEncoder, "encode_by", counted("encode_by", MirrorEncoder.encode_by))
     torch.manual_seed(3)
     start_sharing()

@@ -30,7 +30,7 @@ from tests.conftest import ROOT, SENTENCES
 from tests.test_cli import Command, assert_refused, command  # noqa: F401
 
 POOL = Path("outputs/train-sweep")
-SWEEPS = sorted({path.stem for path in (CONF / "sweep").glob("*.yaml")} - {"search"})
+SWEEPS = sorted({path.stem for path in (CONF / "sweep").glob("*.yaml")} - {"optuna"})
 
 
 class Runs:
@@ -313,7 +313,7 @@ def judged(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SEARCH = [
-    "sweep=search", "hydra.sweeper.trials=6", "optim.lr=1e-3", "model.pooling=mean",
+    "sweep=optuna", "hydra.sweeper.trials=6", "optim.lr=1e-3", "model.pooling=mean",
     "loss.temperature=tag(log,interval(0.01,0.3))",
 ]  # fmt: skip
 
@@ -328,7 +328,7 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     tried = runs.seen(lambda config: config.loss.temperature)
     assert len(set(tried)) == 6
     assert all(0.01 <= temperature <= 0.3 for temperature in tried)
-    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/optuna/search.db")
     assert [trial.state.name for trial in study.trials].count("FAIL") == 1
     del tried[1]
     best = min(tried, key=lambda temperature: abs(math.log(temperature / 0.05)))
@@ -340,7 +340,7 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     runs.fail = lambda config: None
     again = command("train", *SEARCH, "hydra.sweeper.trials=8")
     assert again.code == 0, again.err
-    assert "5 trials in outputs/train-sweep/search finished already, 3 to run" in again.err
+    assert "5 trials in outputs/train-sweep/optuna finished already, 3 to run" in again.err
     assert len(runs.seen(point)) == 3
 
 
@@ -357,7 +357,7 @@ def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.Monkey
 
 
 PRUNED = [
-    "sweep=search", "hydra.sweeper.trials=8", "data.path=texts.txt", "data.size=48", "batch.size=8", "trainer=cpu",
+    "sweep=optuna", "hydra.sweeper.trials=8", "data.path=texts.txt", "data.size=48", "batch.size=8", "trainer=cpu",
     "trainer.progress=false", "select=best", "eval.every=2", "eval.raw=[]", "loss.temperature=0.1",
     "model.pooling=mean", "optim.lr=tag(log,interval(1e-6,1e-1))",
 ]  # fmt: skip
@@ -370,7 +370,7 @@ def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkey
     line = [*PRUNED, f"model.path={tiny_bert}", f"eval.data_dir='{eval_dir}'"]
     result = command("train", *line)
     assert result.code == 0, result.err
-    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/search/search.db")
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/optuna/search.db")
     complete: list[dict[int, float]] = []
     pruned: list[dict[int, float]] = []
     for trial in study.trials:
@@ -388,14 +388,14 @@ def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkey
         (pruned if behind else complete).append(scores)
     assert pruned, "choose a seed of the search with which a trial is pruned"
 
-    runs = runs_in(POOL / "search").values()
+    runs = runs_in(POOL / "optuna").values()
     ended = [run for run in runs if run["status"] == "pruned"]
     assert len(ended) == len(pruned)
     assert all(run["error"].startswith("pruned: stsb-dev is ") for run in ended)
     assert result.err.count("pruned: stsb-dev is ") >= len(pruned)
     assert not [*POOL.rglob("best"), *POOL.rglob("checkpoints")]  # no weights of runs that were given up
 
-    assert "8 trials in outputs/train-sweep/search finished already, 0 to run" in command("train", *line).err
+    assert "8 trials in outputs/train-sweep/optuna finished already, 0 to run" in command("train", *line).err
 
 
 def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

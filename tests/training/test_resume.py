@@ -29,7 +29,7 @@ from mirror.training.trainer import build_trainer
 from tests.conftest import ROOT, SENTENCES, files_no_larger_than
 
 SMALL = [
-    "eval=none", "data.size=60", "batch.size=16", "optim=linear", "optim.lr=1e-3", "optim.warmup_steps=3",
+    "eval=none", "data.size=60", "batch.size=16", "schedule=linear", "optim.lr=1e-3", "schedule.warmup_steps=3",
     "trainer.accelerator=cpu", "trainer.progress=false", "trainer.max_epochs=3", "checkpoint_every=5",
 ]  # fmt: skip
 """Four steps an epoch, the last of a smaller batch; twelve in all."""
@@ -220,9 +220,9 @@ def test_long_corpus(options: list[str], tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_run_may_be_made_longer(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = stopped([*options, "optim=adamw"], tmp_path / "stopped", 7, monkeypatch)
+    folder = stopped([*options, "schedule=constant"], tmp_path / "stopped", 7, monkeypatch)
     go_on(folder, "trainer.max_epochs=4")
-    assert_same(folder, whole([*options, "optim=adamw", "trainer.max_epochs=4"], tmp_path / "whole"))
+    assert_same(folder, whole([*options, "schedule=constant", "trainer.max_epochs=4"], tmp_path / "whole"))
 
 
 def test_other_texts_at_the_same_path(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Many runs: grids that know what is finished, and searches by Optuna."""

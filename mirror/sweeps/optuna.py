@@ -1,0 +1,141 @@
+"""Optuna in place of a grid."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from mirror.config.compose import quoted
+from mirror.errors import MirrorError
+from mirror.runs.record import TUNED
+from mirror.runs.registry import runs_in
+from mirror.sweeps.grid import Grid, only_sweep
+
+log = logging.getLogger(__name__)
+
+STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}
+"""How a run ended that is not tried again, and what Optuna calls it."""
+
+
+class OptunaSearch(Grid):
+    """Optuna in place of a grid: each trial is a run like any other, asked for by Optuna and told to it.
+
+    The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
+    that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
+    behind on ``eval.validation`` are pruned; see ``mirror.training.pruning``. The defaults stand in
+    ``conf/sweep/optuna.yaml``.
+
+    Args:
+        trials: in all.
+        score: the test set whose headline score is to rise.
+        time: whether the training time is to fall, as a second objective.
+        seed: of the proposals.
+        max_batch_size: trials that are launched together: as many as run beside each other; None is one.
+        params: the axes, as ranges and choices.
+        grids: none in a search.
+    """
+
+    def __init__(
+        self,
+        trials: int,
+        score: str,
+        time: bool,
+        seed: int,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        grids: None = None,
+    ) -> None:
+        super().__init__(max_batch_size or 1, params)
+        self.trials, self.score, self.time, self.seed = trials, score, time, seed
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the trials that are missing.
+
+        Raises:
+            MirrorError: a setting is wrong, Optuna is not installed, the launcher broke, or a trial failed.
+        """
+        try:
+            import optuna
+            from optuna.study import StudyDirection
+        except ImportError:
+            raise MirrorError("A search needs the package optuna: pip install 'mirror-encoders[optuna]'.") from None
+        assert self.config is not None
+        overrides = {
+            override.get_key_element(): override for override in self._parse([*self._parse_config(), *arguments])
+        }
+        space = {key: _distribution(override) for key, override in overrides.items() if override.is_sweep_override()}
+        if not space or self.trials < 1:
+            raise MirrorError(
+                "A search needs an axis, as in optim.lr=interval(1e-4,1e-3), and hydra.sweeper.trials above 0."
+            )
+        fixed = [
+            f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
+        ]
+        folder = Path(self.config.hydra.sweep.dir)
+        storage, name = f"sqlite:///{folder.resolve() / 'search.db'}", f"{self.score}{' and time' if self.time else ''}"
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with only_sweep(folder):
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
+                load_if_exists=True,
+            )
+            # Another seed for those that are added: from the same one it would draw the same points again.
+            study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+            for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
+                study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+            done = len(study.get_trials(states=[optuna.trial.TrialState[state] for state in STATES.values()]))
+            log.info("%d trials in %s finished already, %d to run", done, folder, max(0, self.trials - done))
+            size, failed = self.max_batch_size or 1, 0
+            for start in range(done, self.trials, size):
+                asked = [study.ask(space) for _ in range(min(size, self.trials - start))]
+                jobs = []
+                for trial in asked:
+                    drawn = [f"{key}={value}" for key, value in trial.params.items()]
+                    # Optuna prunes where there is one objective.
+                    told = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
+                    jobs.append(self._job([*fixed, *drawn, *told], trial.number))
+                known = runs_in(folder)
+                missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") not in STATES}
+                broken = self._launch(list(missing.values()))
+                if broken:
+                    raise MirrorError(f"The launcher stopped ({broken}): start the search again, it goes on.")
+                ended = runs_in(folder)
+                for trial, job in zip(asked, jobs, strict=True):
+                    run = ended.get(job.name, {"status": "missing"})
+                    values = self._objectives(run) if run["status"] == "finished" else None
+                    state = STATES.get(run["status"], "FAIL")
+                    study.tell(trial, values, state=optuna.trial.TrialState[state])
+                    failed += state == "FAIL"
+                    log.info("trial %d: %s: %s", trial.number, job.axes, values or run.get("error", "it did not end"))
+            best = study.best_trials
+        for chosen in best:
+            found = " ".join(f"{key}={value}" for key, value in chosen.params.items())
+            log.info("best: %s %s: %s", ", ".join(f"{value:.2f}" for value in chosen.values), study.study_name, found)
+        if failed:
+            raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
+
+    def _objectives(self, run: dict[str, Any]) -> list[float]:
+        """What a finished run is judged by."""
+        sets = run["scores"].get(TUNED, {})
+        if self.score not in sets:
+            known = ", ".join(sets) or "none, since eval=none"
+            raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")
+        return [next(iter(sets[self.score].values())), run["seconds"]["train"]][: 1 + self.time]
+
+
+def _distribution(axis: Override) -> Any:
+    """An axis as Optuna takes it."""
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    swept = axis.value()
+    if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
+        whole = "int" in swept.tags
+        kind = IntDistribution if whole else FloatDistribution
+        return kind(swept.start, swept.end, log="log" in swept.tags)  # type: ignore[arg-type]
+    if isinstance(swept, ChoiceSweep | RangeSweep):
+        return CategoricalDistribution(list(axis.sweep_string_iterator()))
+    raise MirrorError(f"{axis.input_line} is no range that a search can draw from: write choice(…) or interval(…).")

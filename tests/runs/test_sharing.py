@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mirror import MirrorEncoder
+from mirror.data import texts
 from mirror.encoder import backbone
 from mirror.runs.sharing import KEPT, fingerprint, shared, sharing, start_sharing, stop_sharing
 from mirror.training import run
@@ -101,7 +102,7 @@ def test_runs_find_the_same_as_alone(
         return call
 
     monkeypatch.setattr(backbone, "_load", counted("load", backbone._load))
-    monkeypatch.setattr(run, "read_texts", counted("read", run.read_texts))
+    monkeypatch.setattr(run, "read_texts", counted("read", texts.read_texts))
     monkeypatch.setattr(MirrorEncoder, "encode_by", counted("encode_by", MirrorEncoder.encode_by))
     torch.manual_seed(3)
     start_sharing()

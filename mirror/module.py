@@ -74,8 +74,9 @@ class MirrorModule(pl.LightningModule):
         return torch.cat([checkpoint(encode, part, part[0].text_index, use_reentrant=False) for part in parts])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Score the validation set, which is the only batch."""
-        score = batch.score(self.encoder.encode)
+        """Score the validation set, which is the only batch; in float32, as what is kept will be scored."""
+        with torch.autocast(self.device.type, enabled=False):
+            score = batch.score(self.encoder.encode)
         # Every device scores the whole set, so the mean over them is the score.
         self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1, sync_dist=True)
 

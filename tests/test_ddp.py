@@ -106,7 +106,6 @@ def go(script: str, folder: Path, *arguments: str) -> dict[str, Any]:
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -183,7 +182,6 @@ def test_several_devices_go_on(strategy: str, common: list[str], alone: Path, tm
     process = subprocess.Popen(
         [sys.executable, str(killed), *options],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
@@ -207,7 +205,7 @@ def nodes(commands: list[list[str]], environments: list[dict[str, str]], folder:
         subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**os.environ, **environment},
             stderr=subprocess.PIPE,
             text=True,
         )

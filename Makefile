@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# The tests of a CPU with bfloat16 units on any other: make test BF16=1, make test-slow BF16=1.
+ifdef BF16
+export PYTHONPATH := $(CURDIR)/tests/bf16$(if $(PYTHONPATH),:$(PYTHONPATH))
+endif
+
 QUESTION ?= how do I sort a dictionary by value
 
 .PHONY: help install demo test test-slow check clean

@@ -16,6 +16,8 @@ MODELS = Path(os.environ.get("MIRROR_MODELS", ROOT / ".." / "shared" / "models")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Before torch is imported: on models this small, and beside other tests, threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The processes that tests start, wherever they start them, run this very package; what came before stays on the path.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="session")

@@ -368,7 +368,7 @@ def test_hub_that_cannot_be_reached_is_told_within_seconds(tiny_bert: Path, tmp_
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), "model=bert", "data.path=texts.txt", "eval=none"],
         cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,

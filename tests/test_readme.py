@@ -85,7 +85,7 @@ def test_command(command: str, places: dict[str, Path]) -> None:
     result = subprocess.run(
         adapted(command, names),
         cwd=places["."],
-        env={**os.environ, "PYTHONPATH": str(places["."]), "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(places["."]), os.environ["PYTHONPATH"]])},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,6 +1,5 @@
 """A sweep on a real SLURM; ``tests/slurm.sh`` starts one of one node."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +32,7 @@ def test_sweep_on_slurm(tiny_bert: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
     def start() -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=500)
 
     first = start()
     assert first.returncode == 1, first.stderr

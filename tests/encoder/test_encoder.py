@@ -183,10 +183,14 @@ def test_packed_equals_padded(name: str, tmp_path: Path) -> None:
     padded = encoder.layout.blocks(tokens)
     assert not any(block.packed for block in padded)
     with torch.no_grad():
-        torch.testing.assert_close(encoder([rows]), encoder(padded), atol=1e-5, rtol=0)
+        exact = encoder(padded)
+        torch.testing.assert_close(encoder([rows]), exact, atol=1e-5, rtol=0)
         with torch.autocast("cpu", torch.bfloat16):
             vectors, expected = encoder([rows]), encoder(padded)
-    assert (vectors - expected).norm() < 0.05 * expected.norm()
+    # Both are roundings of the same vectors, so no further apart than twice what rounding moves: by 0.4 to 0.7 % here.
+    rounding = (expected - exact).norm()
+    assert rounding < 0.05 * exact.norm()
+    assert (vectors - expected).norm() <= 2 * rounding
 
 
 def test_positions_follow_the_padding_id_in_roberta(bert: Path, roberta: Path) -> None:

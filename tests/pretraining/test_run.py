@@ -21,7 +21,7 @@ from tests.conftest import SENTENCES, files_no_larger_than
 SMALL = [
     "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
     "batch.max_tokens=32", "held_out.texts=20", "held_out.every=5", "trainer=cpu", "trainer.progress=false",
-    "trainer.max_steps=12", "checkpoint_every=5", "schedule.warmup_steps=2",
+    "trainer.max_steps=12", "checkpoint_every=5", "schedule.warmup_steps=2", "trainer.precision=fp32",
 ]  # fmt: skip
 
 
@@ -109,7 +109,11 @@ def test_the_loss_of_the_bags_of_words_falls(texts: Path, tmp_path: Path) -> Non
     assert "weight 1.0" in card
 
 
-@pytest.mark.parametrize("options", [["model.dropout=0"], ["model.dropout=0.1", "bag_of_words=1"]])
+@pytest.mark.parametrize(
+    "options",
+    [["model.dropout=0"], ["model.dropout=0.1", "bag_of_words=1"], ["bag_of_words=1", "trainer.precision=bf16"]],
+    ids=str,
+)
 @pytest.mark.parametrize("kept", ["at the stop", "by the clock"])
 def test_resumed_is_uninterrupted(
     kept: str, options: list[str], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

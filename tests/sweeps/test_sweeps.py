@@ -439,7 +439,6 @@ def test_killed_twice(tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2,3,4,5,6", "trainer.max_epochs=5"]
     line = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     finished: dict[str, int] = {}
 
     def note() -> int:
@@ -450,13 +449,13 @@ def test_killed_twice(tiny_bert: Path, tmp_path: Path) -> None:
         return len(finished)
 
     for wanted in (1, 3):
-        process = subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.DEVNULL)
         while note() < wanted:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(line, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
     assert note() == 6
 
 
@@ -504,7 +503,7 @@ def test_beside_each_other(tiny_bert: Path, tmp_path: Path, launcher: str, setti
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, f"hydra/launcher={launcher}", setting],
         cwd=tmp_path,
-        env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)},
+        env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"},
         capture_output=True,
         text=True,
     )

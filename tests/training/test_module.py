@@ -180,7 +180,7 @@ def test_gradient_caching_is_the_plain_step(
     cached_loss, cached = learnt(encoder, batch, cached=True, bf16=bf16)
     torch.testing.assert_close(cached_loss, loss, atol=1e-5, rtol=1e-5)
     assert cached.keys() == gradients.keys()
-    if bf16:  # its sums are rounded to three digits, in another order
+    if bf16:  # it rounds to 0.4 %; with the same draws, the gradients in float32 are 0.9 to 1.7 % away on a CPU
         one, other = (torch.cat([grads[name].flatten() for name in gradients]) for grads in (cached, gradients))
         assert float((one - other).norm()) <= 0.01 * float(other.norm())
         return

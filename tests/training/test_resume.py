@@ -31,6 +31,7 @@ from tests.conftest import ROOT, SENTENCES, files_no_larger_than
 SMALL = [
     "eval=none", "data.size=60", "batch.size=16", "schedule=linear", "optim.lr=1e-3", "schedule.warmup_steps=3",
     "trainer.accelerator=cpu", "trainer.progress=false", "trainer.max_epochs=3", "checkpoint_every=5",
+    "trainer.precision=fp32",
 ]  # fmt: skip
 """Four steps an epoch, the last of a smaller batch; twelve in all."""
 
@@ -93,8 +94,8 @@ def go_on(folder: Path, *overrides: str) -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [[], ["aug=drophead"], ["batch.micro=3"], ["batch.workers=2"]],
-    ids=["dropout", "drophead", "micro", "workers"],
+    [[], ["aug=drophead"], ["batch.micro=3"], ["batch.workers=2"], ["trainer.precision=bf16"]],
+    ids=["dropout", "drophead", "micro", "workers", "bf16"],
 )
 def test_stopped_anywhere(
     extra: list[str], options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -318,7 +319,7 @@ def test_killed_at_random(options: list[str], tmp_path: Path, monkeypatch: pytes
 
     def start(arguments: list[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     assert kill_and_go_on(start, "whole", options, kills=0, seconds=0, seed=0) == []
     seconds = metrics(tmp_path / "whole")["seconds"]["train"]

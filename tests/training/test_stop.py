@@ -69,9 +69,10 @@ def test_stopped_in_a_phase_after_the_training(
         raise KeyboardInterrupt
 
     folder = tmp_path / "stopped"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Run, phase, stop)
-        run([*options, *extra], folder)
+        with pytest.raises(KeyboardInterrupt):
+            run([*options, *extra], folder)
     assert metrics(folder)["status"] == "interrupted"
     trained: list[int] = []
     with monkeypatch.context() as patched:
@@ -90,9 +91,10 @@ def test_a_full_disk_at_the_encoder_s_save_loses_nothing(options: list[str], tmp
         with files_no_larger_than(20_000):
             real(self, seed)
 
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(MirrorError, match="cannot be written"):
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Run, "save", save)
-        run(options, folder)
+        with pytest.raises(MirrorError, match="cannot be written"):
+            run(options, folder)
     assert not (folder / "encoder").exists()
     train(resumed("train", folder, [f"resume={folder}"]), folder)
     assert_same(folder, expected)

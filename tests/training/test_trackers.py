@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -135,8 +134,7 @@ def test_wandb_in_a_sweep(tiny_bert: Path, eval_dir: Path, tmp_path: Path, launc
         "eval=stsb", f"eval.data_dir={eval_dir}", "eval.raw=[]", "optim.lr=1e-3", "logger=wandb", "logger.mode=offline",
         *launcher,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(line, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
 
     def merged(read: list[dict[str, Any]], kind: str) -> dict[str, Any]:
         return {key: value for entry in read if kind in entry for key, value in entry[kind].get("update", {}).items()}

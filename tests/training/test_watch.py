@@ -7,9 +7,12 @@ import pytest
 from tests.training.test_run import curve, equal, go, metrics, weights
 
 
-def test_course_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
-    """It begins with the untouched model and ends with the encoder; to look on changes nothing."""
-    overrides = ["eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=2", "seed=1"]
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_course_of_a_run(precision: str, tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """It begins with the untouched model and ends with the encoder; to look on changes nothing. However a run
+    computes, the looks are those of the evaluation, in float32."""
+    settings = ["seed=1", f"trainer.precision={precision}"]
+    overrides = ["eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=2", *settings]
     watched = go(tiny_bert, tmp_path / "watched", *overrides)
     course = metrics(tmp_path / "watched")["geometry_curve"]
     assert course["step"] == [0, 2, 3]
@@ -20,7 +23,7 @@ def test_course_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> Non
         assert course[name][-1] == pytest.approx(found["tuned"][name], rel=1e-3)
         assert curve(tmp_path / "watched", f"geometry/{name}") == pytest.approx(course[name], rel=1e-3)
     assert (tmp_path / "watched" / "geometry.png").stat().st_size > 10_000
-    alone = go(tiny_bert, tmp_path / "alone", "seed=1")
+    alone = go(tiny_bert, tmp_path / "alone", *settings)
     assert equal(weights(alone), weights(watched))
 
 

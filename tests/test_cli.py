@@ -384,8 +384,8 @@ def test_encode(command: Command, encoder: Path, tmp_path: Path) -> None:
     """One row a line, also for an empty line; nothing else is left behind."""
     lines = [*SENTENCES[:5], "", "été\u2028one line", "漢字"]
     (tmp_path / "lines.txt").write_bytes("\n".join(lines).encode() + b"\r\n")
-    before = {entry.name for entry in tmp_path.iterdir()}
     (tmp_path / "vectors.npy.partial").write_text("mine")
+    before = {entry.name for entry in tmp_path.iterdir()}
     result = command("encode", f"encoder={encoder}", "input=lines.txt", "output=vectors.npy")
     assert (tmp_path / "vectors.npy.partial").read_text() == "mine"
     assert result.code == 0

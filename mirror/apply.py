@@ -36,7 +36,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
         if not config.eval.measured and not config.eval.mteb:
             raise MirrorError("eval=none measures nothing: choose eval=stsb, eval=sts, eval=words or eval=demo.")
         with record.phase("load"):
-            sets = load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary)
+            sets = load_sets(config.eval.measured, config.eval.data_dir, config.eval.dictionary, config.eval.kinds)
             results = Results(sets, config.eval)
             tasks = load_tasks(config.eval.mteb) if config.eval.mteb else []
         paths: dict[str, str] = {}

@@ -211,6 +211,7 @@ def _start(
 ) -> None:
     """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
     register_schemas()
+    sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
     failed: list[str] = []
     started: list[Any] = []
 

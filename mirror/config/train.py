@@ -182,6 +182,8 @@ class EvalConfig:
     """Concepts with their names, for files of mentions; null is the one beside them."""
     resamples: int = 1000
     """Bootstrap resamples for intervals and tests; 0 is none."""
+    kinds: list[str] = field(default_factory=list)
+    """Modules with further kinds of test files; see ``mirror.evaluation.sets``."""
     mteb: list[str] = field(default_factory=list)
     """Tasks of MTEB by its names, for ``scripts/evaluate.py``; their data come from the hub."""
     errors: bool = False

@@ -4,6 +4,7 @@ Packed and padded blocks are pooled alike. A stage of one's own derives from ``S
 ``_target_: my_package.MyPooling`` in a file of the group ``model/pooling``.
 """
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,21 @@ SETTINGS = "config.json"
 
 
 class Stage(nn.Module):
-    """One step from the states of the layers to a text's vector. Its parameters, if it has any, are trained."""
+    """One step from the states of the layers to a text's vector. Its parameters, if it has any, are trained.
+
+    ``arguments`` are those of its ``__init__``, which ``save`` writes down.
+    """
 
     layered = False
     """Whether it looks at more than the last layer."""
+    arguments: dict[str, Any]
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Note the arguments."""
+        stage = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(stage, *arguments, **named)
+        object.__setattr__(stage, "arguments", dict([*bound.arguments.items()][1:]))  # before nn.Module's own __init__
+        return stage
 
     def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
         """What the next stage gets.
@@ -45,14 +57,19 @@ class Stage(nn.Module):
         return dimension
 
     def save(self, folder: Path) -> None:
-        """Write its files into its own folder, which is there; by default, its parameters."""
+        """Write its files into its own folder, which is there; by default, its arguments and its parameters."""
+        write_json(folder / SETTINGS, self.arguments)
         if state := self.state_dict():
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The stage that ``save`` wrote; by default ``cls()`` with the saved parameters."""
-        stage = cls()
+        """The stage that ``save`` wrote; by default with the saved arguments and parameters.
+
+        Raises:
+            MirrorError: its files are missing or damaged.
+        """
+        stage = cls(**read_json(folder / SETTINGS))
         if (folder / WEIGHTS).exists():
             stage.load_state_dict(load_file(folder / WEIGHTS))
         return stage
@@ -209,6 +226,7 @@ class Dense(Stage):
     def save(self, folder: Path) -> None:
         """Settings and weights."""
         names = {kind: name for name, kind in self.ACTIVATIONS.items()}
+        super().save(folder)
         write_json(
             folder / SETTINGS,
             {
@@ -218,7 +236,6 @@ class Dense(Stage):
                 "activation_function": names[type(self.activation)],
             },
         )
-        super().save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -26,6 +26,12 @@ SEEN = "†"
 """Stands behind every score of an encoder that was trained on texts of the set."""
 SEEN_NOTE = f"{SEEN} transductive: texts of the set were trained on, without their scores"
 
+
+def protocol_name(protocol: str) -> str:
+    """What a protocol is called in tables; one of a user's own kind of set as it calls itself."""
+    return PROTOCOL_NAMES.get(protocol, protocol)
+
+
 Scores = Mapping[str, Score]
 Overlaps = Mapping[str, Mapping[str, Overlap]]
 """By encoder and set."""
@@ -127,7 +133,7 @@ def average_deviation(scores: Scores) -> float | None:
 
 
 def _label(name: str, score: Score) -> str:
-    return name if score.headline == "all" else f"{name} ({PROTOCOL_NAMES[score.headline]})"
+    return name if score.headline == "all" else f"{name} ({protocol_name(score.headline)})"
 
 
 def protocol_table(
@@ -140,9 +146,10 @@ def protocol_table(
     table = new_table(title)
     table.add_column("set")
     table.add_column("pairs", justify="right")
-    used = [key for key in PROTOCOL_NAMES if any(key in score.protocols for score in scores.values())]
+    found = dict.fromkeys(key for score in scores.values() for key in score.protocols)
+    used = [key for key in PROTOCOL_NAMES if key in found] + [key for key in found if key not in PROTOCOL_NAMES]
     for key in used:
-        table.add_column(PROTOCOL_NAMES[key], justify="right")
+        table.add_column(protocol_name(key), justify="right")
     if intervals:
         table.add_column("95 % interval", justify="right")
     seen = _seen({"": overlaps or {}}, "")
@@ -157,7 +164,7 @@ def protocol_table(
         table.add_row(AVERAGE + f" {SEEN}" * (AVERAGE in seen), "", *cells)
     notes = _notes((), {"": overlaps or {}}, {"": scores})
     if intervals:
-        headlines = {PROTOCOL_NAMES[score.headline] for score in scores.values()}
+        headlines = {protocol_name(score.headline) for score in scores.values()}
         notes.insert(
             0, f"95 % interval: of the figure by {' or '.join(sorted(headlines))}, bootstrapped over the pairs"
         )

@@ -161,12 +161,13 @@ class Run:
         texts are to be excluded."""
         config = self.config
         if config.select is Select.best:
-            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir)
+            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)
         if not needed:
             return []
         try:
             names, data_dir, dictionary = config.eval.measured, config.eval.data_dir, config.eval.dictionary
-            return shared("sets", (*names, data_dir, dictionary), lambda: load_sets(names, data_dir, dictionary))
+            key = (*names, data_dir, dictionary, *config.eval.kinds)
+            return shared("sets", key, lambda: load_sets(names, data_dir, dictionary, config.eval.kinds))
         except UnavailableError as error:
             if config.data.exclude_tests:
                 raise

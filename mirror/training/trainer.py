@@ -86,7 +86,8 @@ def quieten(chief: bool) -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     noises = (
-        "does not have many workers", "Total length of `list`", "LeafSpec", "dataloader is not resumable",
+        "does not have many workers", "in eval mode at the start of training",
+        "Total length of `list`", "LeafSpec", "dataloader is not resumable",
         "exists and is not empty", "The `srun` command is available",
     )  # fmt: skip
     for noise in noises:

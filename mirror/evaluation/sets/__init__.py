@@ -1,7 +1,9 @@
 """How good the vectors are: every text of the sets is encoded once, and every set scored by its texts' vectors."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.sets import lexicon, linking, ranking, retrieval, sts, words
@@ -14,16 +16,20 @@ SETS = (*sts.HUB, *words.NAMES, *retrieval.NAMES)
 """Names for ``eval.sets``. So is ``folder/file``, a file in ``eval.data_dir`` without its ``.tsv``, and the path of any
 ``.tsv`` file; its columns say what kind of set it is."""
 KINDS = (sts, words, ranking, lexicon, linking, retrieval)
-"""The kinds of files."""
+"""The kinds of files: modules with ``COLUMNS``, by which a file is known, and ``read(path, name)``, which makes its
+set. ``eval.kinds`` adds modules of a user's own, which are asked first."""
 
 
-def load_sets(names: Sequence[str], data_dir: str | None, dictionary: str | None = None) -> list[TestSet]:
+def load_sets(
+    names: Sequence[str], data_dir: str | None, dictionary: str | None = None, kinds: Sequence[str] = ()
+) -> list[TestSet]:
     """The named sets.
 
     Args:
         names: see ``SETS``.
         data_dir: folder with ``sts/``, ``word/`` and others; None is the hub.
         dictionary: of the concepts that files of mentions are linked to; None is the one beside them.
+        kinds: modules of further kinds of files, by their full names.
 
     Raises:
         UnavailableError: no folder is given, and the hub does not answer or does not have a set.
@@ -37,10 +43,32 @@ def load_sets(names: Sequence[str], data_dir: str | None, dictionary: str | None
         raise MirrorError(
             f"eval.sets has {unknown[0]!r}, which is no set; choose among {', '.join(SETS)}, or name a {SUFFIX} file."
         )
-    return [_load(name, folder, dictionary) for name in dict.fromkeys(names)]
+    own = [_own_kind(kind) for kind in kinds]
+    return [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
 
 
-def _load(name: str, folder: Path | None, dictionary: str | None) -> TestSet:
+def _own_kind(name: str) -> Any:
+    """A module of a user's own.
+
+    Raises:
+        MirrorError: it cannot be imported, or lacks what a kind has.
+    """
+    try:
+        kind = import_module(name)
+    except ImportError as error:
+        raise MirrorError(
+            f"eval.kinds={name} cannot be imported ({error}): install its package, or start the command in the folder "
+            "that holds it."
+        ) from error
+    for needed in ("COLUMNS", "read"):
+        if not hasattr(kind, needed):
+            raise MirrorError(
+                f"eval.kinds={name} has no {needed}: a kind of test set has COLUMNS and read(path, name)."
+            )
+    return kind
+
+
+def _load(name: str, folder: Path | None, dictionary: str | None, known: Sequence[Any]) -> TestSet:
     if name in retrieval.NAMES:
         return retrieval.load(name)
     if name in sts.HUB:
@@ -56,9 +84,9 @@ def _load(name: str, folder: Path | None, dictionary: str | None) -> TestSet:
         if not path.exists():
             raise MirrorError(f"eval.data_dir lacks {name}{SUFFIX}: add the file or choose another eval=.")
     columns = header(path)
-    kinds = [kind for kind in KINDS if {*kind.COLUMNS} <= {*columns}]
+    kinds = [kind for kind in known if {*kind.COLUMNS} <= {*columns}]
     if not kinds:
-        wanted = "; ".join(", ".join(kind.COLUMNS) for kind in KINDS)
+        wanted = "; ".join(", ".join(kind.COLUMNS) for kind in known)
         raise MirrorError(f"{path} has the columns {', '.join(columns)}, which make no set; it needs {wanted}.")
     if kinds[0] is linking:
         return linking.read(path, name, Path(dictionary).expanduser() if dictionary else None)

@@ -22,7 +22,7 @@ from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportCo
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, quoted, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
-from mirror.runs.record import CHECKPOINTS, METRICS, record_failure
+from mirror.runs.record import METRICS, has_checkpoint, record_failure
 from mirror.runs.registry import end_with_sweep, hold_lock, read_run, strangers
 from mirror.runs.sharing import start_sharing, stop_sharing
 
@@ -213,7 +213,7 @@ def _start(
     register_schemas()
     sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
     failed: list[str] = []
-    started: list[Any] = []
+    ways_on: list[str] = []
 
     def read(config: DictConfig) -> Any:
         if not config.get("resume"):
@@ -222,9 +222,12 @@ def _start(
             raise MirrorError(f"resume={config.resume} goes on with one run and cannot be swept: leave out -m.")
         return resumed(name, Path(config.resume), HydraConfig.get().overrides.task)
 
+    def plain(config: DictConfig) -> Any:
+        return OmegaConf.to_container(config, enum_to_str=True)
+
     def job(config: DictConfig) -> None:
-        started.append(HydraConfig.get())
-        if started[0].mode is RunMode.MULTIRUN:
+        swept, folder = HydraConfig.get().mode is RunMode.MULTIRUN, Path(HydraConfig.get().runtime.output_dir)
+        if swept:
             end_with_sweep()
         try:
             run(read(config))
@@ -233,14 +236,18 @@ def _start(
         except MirrorError as error:
             log.error("error: %s", error)
             if leaves_record:
-                values: Any = OmegaConf.to_container(config, enum_to_str=True)
-                record_failure(Path(HydraConfig.get().runtime.output_dir), values, error)
+                record_failure(folder, plain(config), error)
             failed.append(str(error))  # a sweep goes on with its next run
+        except BaseException:
+            if leaves_record and stop.received() is not None:
+                record_failure(folder, plain(config), KeyboardInterrupt())
+                ways_on.append(_way_on(name, folder, config, swept=swept))
+            raise
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
     try:
         _check_ranks()
-        with _held, stop.stoppable():
+        with _held, _stoppable(ways_on):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except COMPOSITION_ERRORS as error:
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
@@ -248,26 +255,36 @@ def _start(
         sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
     except MirrorError as error:  # of a sweep, which lists its failed runs itself, or of the environment
         sys.exit(f"error: {error}")
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
-        number = stop.received()
-        if number is None:
-            raise
-        print(_way_on(name, started, leaves_record=leaves_record), file=sys.stderr)
-        sys.exit(128 + number)
     if failed:
         sys.exit(1)
 
 
-def _way_on(name: str, started: list[Any], *, leaves_record: bool) -> str:
-    """What to say where a signal has ended a command."""
-    if not leaves_record or not started:
-        return "interrupted"
-    if started[0].mode is RunMode.MULTIRUN:
-        return "interrupted: start the sweep again, what it has finished is kept"
-    folder = Path(started[0].runtime.output_dir)
-    if any((folder / CHECKPOINTS).glob("*.ckpt")):
-        return f"interrupted: go on with python scripts/{name}.py resume={folder}"
-    return "interrupted before the first checkpoint: start it again"
+@contextmanager
+def _stoppable(ways_on: list[str]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is inside with one sentence and the status by which shells know them."""
+    with stop.stoppable():
+        try:
+            yield
+        except MirrorError:  # such as a disk that is full for the last checkpoint
+            raise
+        except BaseException:  # libraries make exits and errors of an interrupt
+            number = stop.received()
+            if number is None:
+                raise
+            if not any(int(os.environ.get(rank, 0)) > 0 for rank in RANKS):  # one process speaks for all
+                print(": ".join(["interrupted", *ways_on]), file=sys.stderr)
+            sys.exit(128 + number)
+
+
+def _way_on(name: str, folder: Path, config: DictConfig, *, swept: bool) -> str:
+    """What to do about a run that a signal has ended."""
+    if swept:
+        return "start the sweep again, what it has finished is kept"
+    if (read_run(folder) or {}).get("status") == "finished":
+        return f"the run in {folder} was finished already"
+    if has_checkpoint(folder) and config.get("seeds", 1) == 1:
+        return f"go on with python scripts/{name}.py resume={folder}"
+    return "there is no checkpoint to go on from, start again"
 
 
 def _reached(job: Callable[..., None], error: BaseException) -> bool:

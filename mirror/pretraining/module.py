@@ -162,6 +162,14 @@ class PretrainModule(pl.LightningModule):
                     f"The loss is {total} at step {self.global_step}: lower optim.lr, or set trainer.precision=fp32."
                 )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the last loss, which a run that goes on from its last step does not meet again."""
+        checkpoint["last_loss"] = self.loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it from there; checkpoints of earlier versions have none."""
+        self.loss = checkpoint.get("last_loss", self.loss)
+
     def on_validation_epoch_start(self) -> None:
         """Begin a new mean."""
         self._held_out = [0.0, 0.0]

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,9 +30,17 @@ from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, STD, PretrainModule
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.report.terminal import time_line
-from mirror.runs.record import CHECKPOINTS, RunRecord, by_step
+from mirror.runs.record import CHECKPOINTS, RunRecord, by_step, not_written
+from mirror.runs.stop import held
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
-from mirror.training.resume import Checkpointer, InterruptedRun, interrupted_run, not_written, note_texts
+from mirror.training.resume import (
+    Checkpointer,
+    InterruptedRun,
+    interrupted_run,
+    interruptible,
+    note_texts,
+    repeatable,
+)
 from mirror.training.trackers import build_trackers, close_trackers
 from mirror.training.trainer import build_trainer, quieten, remove_checkpoints
 
@@ -63,7 +72,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     before = interrupted_run(folder) if config.resume else None
     if chief and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed
         raise MirrorError(f"{folder} holds {TOKENIZER}/ already: choose a new folder, or set tokenizer.path to it.")
-    with RunRecord(folder if chief else None, plain(config)) as record:
+    with ExitStack() as end, RunRecord(folder if chief else None, plain(config)) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if before:
             record["command"] = _command(before.record["command"], record.content["command"])
@@ -132,13 +141,15 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         record["perplexity"] = {str(step + 1): round(value, 3) for step, value in by_step(folder, PERPLEXITY)}
         record["fill"] = module.fill()
 
-        with record.phase("save"):
+        with record.phase("save"), repeatable(folder):
             card = model_card(config, table, record.content, by_step(folder))
-            _save(model, tokenizer, folder / MODEL, card, half=config.half)
-            remove_checkpoints(folder / CHECKPOINTS)
-            shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+            # What this run has saved already, before it was stopped, is saved again.
+            _save(model, tokenizer, folder / MODEL, card, half=config.half, replace=before is not None)
         log.info("time: %s", time_line(record.content["seconds"]))
         log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)
+        end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
+        remove_checkpoints(folder / CHECKPOINTS)
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
 
 
 def _command(first: Sequence[str], resumed: Sequence[str]) -> list[str]:
@@ -280,7 +291,7 @@ def _fit(
     )
     module.model.train()
     try:
-        with logging_redirect_tqdm():
+        with logging_redirect_tqdm(), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except torch.OutOfMemoryError as error:
         raise MirrorError("The device has too little memory: lower batch.tokens.") from error
@@ -293,11 +304,11 @@ def _fit(
     module.to(hardware.device)
 
 
-def _save(model: Any, tokenizer: Any, folder: Path, card: str, *, half: bool) -> None:
+def _save(model: Any, tokenizer: Any, folder: Path, card: str, *, half: bool, replace: bool) -> None:
     def write(partial: Path) -> None:
         with quiet():
             (model.half() if half else model).cpu().save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(folder, write)
+    write_whole(folder, write, replace=replace)

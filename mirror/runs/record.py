@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mirror.errors import MirrorError, PrunedError
+from mirror.runs import stop
 from mirror.version import __version__
 
 METRICS = "metrics.json"
@@ -86,14 +88,19 @@ class RunRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with stop.held():
+            self._end(kind, error)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if kind is None:
             self.content["status"] = "finished"
         elif issubclass(kind, PrunedError):
             self.content["status"], self.content["error"] = "pruned", f"pruned: {error}"
-        elif issubclass(kind, KeyboardInterrupt | SystemExit):
-            self.content["status"], self.content["error"] = "interrupted", "stopped by the user"
-        else:
+        elif issubclass(kind, MirrorError) or not (stop.received() or issubclass(kind, KeyboardInterrupt | SystemExit)):
             self.content["status"], self.content["error"] = "failed", f"{kind.__name__}: {error}"
+        else:
+            by = "SIGTERM" if stop.received() == signal.SIGTERM else "the user"
+            self.content["status"], self.content["error"] = "interrupted", f"stopped by {by}"
         self.content["seconds"]["total"] = round(time.time() - self.started, 3)
         self.content["peak_memory_mib"] = round(_peak_memory_mib())
         with suppress(MirrorError) if error else nullcontext():  # a disk that is full for the record too adds nothing
@@ -125,10 +132,21 @@ class RunRecord:
                 partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
                 os.replace(partial, self.path)
         except OSError as error:
-            raise MirrorError(f"{self.path} cannot be written ({error}): free some space, and start again.") from error
+            raise not_written(self.path.parent, error, METRICS) from error
 
 
-def record_failure(folder: Path, config: dict[str, Any], error: Exception) -> None:
+def has_checkpoint(folder: Path) -> bool:
+    """Whether ``resume=`` finds something to go on from."""
+    return any((folder / CHECKPOINTS).glob("*.ckpt"))
+
+
+def not_written(folder: Path, error: BaseException, name: str = "") -> MirrorError:
+    """The sentence for a run whose disk is full, at a file of that name."""
+    way = f"go on with resume={folder}" if has_checkpoint(folder) else "start again"
+    return MirrorError(f"{folder / name} cannot be written ({error}): free some space, then {way}.")
+
+
+def record_failure(folder: Path, config: dict[str, Any], error: BaseException) -> None:
     """Leave the reason of a run that failed before it had a record; what is there already stays."""
     if not (folder / METRICS).exists():
         with suppress(type(error)), RunRecord(folder, config):

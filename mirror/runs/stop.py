@@ -1,36 +1,67 @@
 """How a command ends when it is asked to: Ctrl-C and SIGTERM, at any moment."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_received: list[int] = []
+_received: list[int] | None = None
+"""The signals that came, within a command."""
+_held = 0
 
 
 def received() -> int | None:
-    """The signal that asked this process to end, if one did."""
-    return _received[-1] if _received else None
+    """The signal that asked this command to end, if one did: libraries turn what it raises into exits and errors of
+    their own."""
+    return _received[0] if _received else None
 
 
-def note(number: int) -> None:
-    """Remember a signal: libraries turn what it raises into an exit of their own."""
-    _received.append(number)
+def heeded() -> list[signal.Signals]:
+    """The signals to take over: Python lets the main thread alone, and what a shell has had ignored stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    note(number)
-    raise KeyboardInterrupt
+def note(number: int) -> bool:
+    """Remember a signal; whether it is to be obeyed at once, as a second Ctrl-C always is. A second SIGTERM adds
+    nothing: ``timeout`` sends two."""
+    again = received() is not None
+    if _received is not None:
+        _received.append(number)
+    return number == signal.SIGINT if again else not _held
+
+
+def _obey(number: int, frame: FrameType | None) -> None:
+    if note(number):
+        raise KeyboardInterrupt
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Both signals raise ``KeyboardInterrupt`` inside, so that one path ends a run whoever asks for it."""
-    _received.clear()
-    before = {number: signal.signal(number, _raise) for number in SIGNALS}
+    global _received
+    _received = []
+    before = {number: signal.signal(number, _obey) for number in heeded()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _received = None
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """A signal waits for the end of what must not be done by half."""
+    global _held
+    before = received()
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+    if received() != before and not _held:
+        raise KeyboardInterrupt

@@ -17,12 +17,12 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.errors import MirrorError, PrunedError
 from mirror.losses.base import Loss
-from mirror.runs.record import CHECKPOINTS, RunRecord
+from mirror.runs.record import CHECKPOINTS, RunRecord, not_written
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
 from mirror.training.module import build_module
 from mirror.training.pruning import Pruning
-from mirror.training.resume import Checkpointer, InterruptedRun, not_written
+from mirror.training.resume import Checkpointer, InterruptedRun, interruptible
 from mirror.training.trackers import build_trackers
 from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
 
@@ -97,7 +97,7 @@ def fit(
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)  # whatever has been drawn for weights
     try:
-        with encoder.perturbed(perturbations(config)):
+        with encoder.perturbed(perturbations(config)), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except PrunedError:
         for kept in (folder / BEST, folder / CHECKPOINTS):

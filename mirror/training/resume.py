@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -19,7 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirror.errors import MirrorError
 from mirror.runs import stop
-from mirror.runs.record import CHECKPOINTS, CURVE, METRICS, RunRecord
+from mirror.runs.record import CHECKPOINTS, CURVE, METRICS, RunRecord, not_written
 
 FINGERPRINT = "corpus"
 """Under which a record keeps a number that tells its texts from others."""
@@ -61,19 +61,23 @@ class Checkpointer(ModelCheckpoint):
             save_on_train_epoch_end=False,
             save_on_exception=True,
         )
-        self._between_steps = self._stop = False
+        self._between_steps = self._stop = self._together = False
         self._usual: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals over, where Python lets one: in the main thread."""
+        """Take the signals over."""
         super().on_train_start(trainer, pl_module)
-        if threading.current_thread() is threading.main_thread():
-            self._usual = {number: signal.signal(number, self._stop_soon) for number in stop.SIGNALS}
+        self._usual = {number: signal.signal(number, self._stop_soon) for number in stop.heeded()}
 
     def _stop_soon(self, number: int, frame: Any) -> None:
-        self._give_back()
         stop.note(number)
+        if self._stop:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self._stop = True
+        # SIGTERM to all processes of a job ends the workers that load batches; torch would break off the step for it.
+        self._usual[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _give_back(self) -> None:
         for number, handler in self._usual.items():
@@ -87,10 +91,11 @@ class Checkpointer(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A step is done: save if it is time, stop if it was asked for."""
+        """A step is done: save if it is time, stop if it was asked for, on all devices at the same step."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._between_steps = True
-        if self._stop:
+        self._together = trainer.strategy.reduce_boolean_decision(self._stop, all=False)
+        if self._together:
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -99,13 +104,18 @@ class Checkpointer(ModelCheckpoint):
         if self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         self._give_back()
+        if self._stop:
+            raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save, unless half a step is done, other devices would be waited for that may be gone, or the run was refused,
         as for a loss that is not finite, which it would meet again."""
-        self._give_back()
-        if self._between_steps and trainer.world_size == 1 and not isinstance(exception, MirrorError):
-            super().on_exception(trainer, pl_module, exception)
+        whole = self._between_steps and (trainer.world_size == 1 or self._together)
+        try:
+            if whole and not isinstance(exception, MirrorError):
+                super().on_exception(trainer, pl_module, exception)
+        finally:
+            self._give_back()
 
 
 @dataclass
@@ -158,10 +168,32 @@ def interrupted_run(folder: Path) -> InterruptedRun:
     return InterruptedRun(folder, found[-1], steps, record)
 
 
-def not_written(folder: Path, error: OSError) -> MirrorError:
-    """The sentence for a run whose disk is full."""
-    way = f"go on with resume={folder}" if any((folder / CHECKPOINTS).glob("*.ckpt")) else "start again"
-    return MirrorError(f"{folder} cannot be written ({error}): free some space, then {way}.")
+@contextmanager
+def repeatable(folder: Path) -> Iterator[None]:
+    """What is written after the training, which ``resume=`` can do again.
+
+    Raises:
+        MirrorError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise not_written(folder, error) from error
+    except MirrorError as error:
+        if error.__cause__ is None:
+            raise
+        raise not_written(folder, error.__cause__) from error
+
+
+@contextmanager
+def interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Lightning exits when it meets ``KeyboardInterrupt``; here it goes on to the caller, who has a record to end."""
+    try:
+        yield
+    except SystemExit as exit:
+        # Lightning watches the processes that it has begun and just ended, and would kill this one for their end.
+        getattr(trainer.strategy.launcher, "procs", []).clear()
+        raise KeyboardInterrupt from exit
 
 
 def note_texts(record: RunRecord, fingerprint: int, source: str | None, before: InterruptedRun | None) -> None:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -31,9 +32,10 @@ from mirror.report.pictures import GEOMETRY_PICTURE, PICTURE, draw_cosines, draw
 from mirror.report.terminal import audit_table, geometry_table, protocol_table, score_table, time_line
 from mirror.runs.record import CHECKPOINTS, TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
+from mirror.runs.stop import held
 from mirror.training.fit import BEST, fit, perturbations
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
-from mirror.training.resume import InterruptedRun, interrupted_run, note_texts
+from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 from mirror.training.watch import PAIRS as WATCHED
@@ -76,7 +78,7 @@ def train(
     check_parts(config)
     hardware = choose_hardware(config.trainer)
     interrupted = interrupted_run(folder) if config.resume else None
-    with RunRecord(folder if rank_zero else None, plain(config), started) as record, tracking():
+    with ExitStack() as end, RunRecord(folder if rank_zero else None, plain(config), started) as record, tracking():
         if started is not None:
             record.content["seconds"]["import"] = round(time.time() - started, 3)
         if config.eval.errors:
@@ -98,10 +100,11 @@ def train(
                 run.save(seed)
         if rank_zero:
             run.report()
+            log.info("encoder saved in %s", folder / ENCODER)
+            end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
             for place in map(run.place, range(config.seed, config.seed + config.seeds)):
                 remove_checkpoints(place / CHECKPOINTS)
                 remove_checkpoints(place / BEST)
-            log.info("encoder saved in %s", folder / ENCODER)
     return run.encoder
 
 
@@ -304,7 +307,7 @@ class Run:
         """The encoder with its card, and the picture of before and after. What this run has saved already, before it
         was stopped, is saved again."""
         place, config = self.place(seed), self.seeded(seed)
-        with self.record.phase("save"):
+        with self.record.phase("save"), repeatable(self.folder):
             overlaps = self.results.overlaps.get(TUNED, {})
             card = model_card(
                 config, self.table, self.before, self.after, self.record.content["steps"],
@@ -328,7 +331,7 @@ class Run:
         """Store the comparisons, draw the course, and print what was found."""
         record, results = self.record, self.results
         if "geometry_curve" in record.content:
-            with record.phase("save"):
+            with record.phase("save"), repeatable(self.folder):
                 draw_geometry(record.content["geometry_curve"], self.folder / GEOMETRY_PICTURE)
         if TUNED in results.seeds:
             with record.phase("evaluate"):

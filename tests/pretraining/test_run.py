@@ -12,6 +12,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import PretrainConfig
 from mirror.config.compose import compose, resumed
+from mirror.pretraining import run as pretraining_run
 from mirror.pretraining.module import PretrainModule
 from mirror.pretraining.run import pretrain
 from mirror.runs.record import by_step
@@ -128,7 +129,7 @@ def test_resumed_is_uninterrupted(
     folder.mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(PretrainModule, "on_train_batch_end", stop)
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             pretrain(small(texts, *options), folder)
     assert metrics(folder)["status"] == "interrupted"
     saved = {path.name for path in (folder / "checkpoints").iterdir()}
@@ -154,7 +155,7 @@ def stopped(texts: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *overrid
     folder.mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(PretrainModule, "on_train_batch_end", stop)
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             pretrain(small(texts, *overrides), folder)
     return folder
 
@@ -323,4 +324,58 @@ def test_disk_full_at_a_later_checkpoint(texts: Path, tmp_path: Path, monkeypatc
     with pytest.raises(MirrorError, match="free some space, then go on with resume="), files_no_larger_than(100_000):
         pretrain(config, folder)
     pretrain(config, folder)
+    assert metrics(folder)["status"] == "finished"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("phase", ["fill", "_save"])
+def test_stopped_in_a_phase_after_the_training(
+    phase: str, when: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from the end of the training, with the result of a run that never stopped."""
+    whole = go(texts, tmp_path / "whole", "held_out.texts=0")
+    owner: Any = PretrainModule if phase == "fill" else pretraining_run
+    real = getattr(owner, phase)
+
+    def stop(*arguments: Any, **settings: Any) -> None:
+        if when == "after":
+            real(*arguments, **settings)
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, phase, stop)
+        with pytest.raises(KeyboardInterrupt):
+            go(texts, folder, "held_out.texts=0")
+    assert metrics(folder)["status"] == "interrupted"
+    trained: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainModule, "training_step", lambda self, *batch: trained.append(batch))
+        pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
+    assert not trained
+    after = weights(folder)
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    for key in ("status", "steps", "loss", "tokens", "fill", "perplexity"):
+        assert metrics(folder)[key] == metrics(tmp_path / "whole")[key], key
+    assert by_step(folder) == by_step(tmp_path / "whole")
+    cards = [(place / "model" / "README.md").read_text(encoding="utf-8") for place in (folder, tmp_path / "whole")]
+    assert cards[0] == cards[1]
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "curve", "model"}
+
+
+def test_a_full_disk_at_the_model_s_save_loses_nothing(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pretraining_run._save
+
+    def save(*arguments: Any, **settings: Any) -> None:
+        with files_no_larger_than(20_000):
+            real(*arguments, **settings)
+
+    folder = tmp_path / "full"
+    with monkeypatch.context() as patched:
+        patched.setattr(pretraining_run, "_save", save)
+        with pytest.raises(MirrorError, match="free some space, then go on with resume="):
+            go(texts, folder)
+    pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
     assert metrics(folder)["status"] == "finished"

@@ -197,6 +197,7 @@ def test_sharing_strategies_in_bf16(
 KILLED = """
 import os, signal
 from mirror.cli import train
+from mirror.training.module import MirrorModule
 
 def kill(self, *arguments):
     if self.global_step == 5:
@@ -225,6 +226,35 @@ def test_several_devices_go_on(strategy: str, common: list[str], alone: Path, tm
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     assert interrupted_run(tmp_path / "run").steps == 4
+    go("train.py", tmp_path, "resume=run", "hydra.run.dir=run")
+    assert_like(tmp_path / "run", alone)
+
+
+STOPPED = KILLED.replace("if self.global_step == 5:", "if self.global_step == 5 and self.global_rank == 0:").replace(
+    "SIGKILL", "SIGTERM"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_several_devices_stop_together(strategy: str, common: list[str], alone: Path, tmp_path: Path) -> None:
+    """SIGTERM to the first process alone: all end after the same step, which is in a checkpoint."""
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, str(script), *common, f"trainer={strategy}", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 128 + signal.SIGTERM, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("interrupted") == 1
+    assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in result.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+    assert interrupted_run(tmp_path / "run").steps == 6  # the signal came when the fifth was done
     go("train.py", tmp_path, "resume=run", "hydra.run.dir=run")
     assert_like(tmp_path / "run", alone)
 

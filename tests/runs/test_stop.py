@@ -1,0 +1,231 @@
+"""Ctrl-C and SIGTERM at any moment of a command: one sentence, 130 or 143, a record that is true."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.runs import stop
+from mirror.training import run as training_run
+from mirror.training.resume import Checkpointer
+from mirror.training.run import Run
+from tests.conftest import ROOT, SENTENCES
+from tests.test_cli import SMALL, Command, command  # noqa: F401
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+@pytest.fixture(autouse=True)
+def heed_interrupts() -> Iterator[None]:
+    """Tests that run in a shell's background inherit an ignored interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def send(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def after(real: Callable[..., Any], number: int = signal.SIGTERM) -> Callable[..., Any]:
+    """A function whose end is followed by a signal."""
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        result = real(*arguments, **settings)
+        send(number)
+        return result
+
+    return call
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def options(tiny_bert: Path) -> list[str]:
+    return [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL]
+
+
+def test_a_second_sigterm_adds_nothing() -> None:
+    """GNU timeout sends one to the command and one to its group."""
+    with stop.stoppable():
+        with pytest.raises(KeyboardInterrupt):
+            send()
+        send()  # while the record is written
+        assert stop.received() == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):  # somebody at the keyboard does not want to wait
+            send(signal.SIGINT)
+    assert stop.received() is None
+
+
+def test_a_signal_waits_while_it_is_held() -> None:
+    done: list[str] = []
+
+    def write() -> None:
+        with stop.held(), stop.held():
+            send()
+            done.append("whole")
+
+    with stop.stoppable():
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        write()  # what came before is on its way already
+    assert done == ["whole", "whole"]
+
+
+def test_what_a_shell_has_ignored_stays_ignored() -> None:
+    """As for a command that a script starts in its background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop.stoppable():
+        send(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize(("number", "by"), [(signal.SIGINT, "the user"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("phase", ["check_parts", "read", "load"])
+def test_before_the_training(
+    phase: str,
+    number: int,
+    by: str,
+    options: list[str],
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also before there is a record."""
+    owner = training_run if phase == "check_parts" else Run
+    monkeypatch.setattr(owner, phase, after(getattr(owner, phase), number))
+    result = command("train", *options, "hydra.run.dir=run")
+    assert result.code == 128 + number
+    assert "Traceback" not in result.err
+    assert "interrupted: there is no checkpoint to go on from, start again" in result.err
+    assert (metrics(tmp_path / "run")["status"], metrics(tmp_path / "run")["error"]) == (
+        "interrupted",
+        f"stopped by {by}",
+    )
+
+
+def test_what_a_library_makes_of_it(
+    options: list[str],
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(self: Run) -> None:
+        try:
+            send()
+        except KeyboardInterrupt:
+            raise RuntimeError("a worker was killed") from None
+
+    monkeypatch.setattr(Run, "load", load)
+    result = command("train", *options, "hydra.run.dir=run")
+    assert result.code == TERMINATED
+    assert "Traceback" not in result.err
+    assert metrics(tmp_path / "run")["status"] == "interrupted"
+
+
+def test_during_the_last_checkpoint(
+    options: list[str],
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is written, and the signal is not forgotten."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointer, "_save_topk_checkpoint", after(Checkpointer._save_topk_checkpoint))
+        result = command("train", *options, "hydra.run.dir=run")
+    assert result.code == TERMINATED
+    assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in result.err
+    assert metrics(tmp_path / "run")["status"] == "interrupted"
+    assert not (tmp_path / "run" / "encoder").exists()
+    assert command("train", "resume=run").code == 0
+    assert metrics(tmp_path / "run")["status"] == "finished"
+
+
+def test_between_the_last_checkpoint_and_the_record(
+    options: list[str],
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without checkpoints a run cannot go on: it is finished first."""
+    monkeypatch.setattr(training_run, "remove_checkpoints", after(training_run.remove_checkpoints))
+    result = command("train", *options, "hydra.run.dir=run")
+    assert result.code == TERMINATED
+    assert f"interrupted: the run in {tmp_path / 'run'} was finished already" in result.err
+    assert metrics(tmp_path / "run")["status"] == "finished"
+
+
+def test_several_seeds_do_not_go_on(
+    options: list[str],
+    command: Command,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Run, "report", after(Run.report))
+    result = command("train", *options, "seeds=2", "hydra.run.dir=run")
+    assert result.code == TERMINATED
+    assert "interrupted: there is no checkpoint to go on from, start again" in result.err
+
+
+def test_a_sweep(
+    options: list[str],
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The runs after the one that was stopped do not begin, and the one before it is kept."""
+    with monkeypatch.context() as patched:
+        real = Run.measure_tuned
+
+        def second(self: Run, seed: int) -> None:
+            real(self, seed)
+            if seed == 2:
+                send()
+
+        patched.setattr(Run, "measure_tuned", second)
+        result = command("train", "-m", *options, "seed=1,2,3")
+    assert result.code == TERMINATED
+    assert "interrupted: start the sweep again, what it has finished is kept" in result.err
+    states = [metrics(path.parent)["status"] for path in (tmp_path / "outputs").rglob("metrics.json")]
+    assert sorted(states) == ["finished", "interrupted"]
+    result = command("train", "-m", *options, "seed=1,2,3")
+    assert result.code == 0
+    assert "1 finished already" in result.err
+    assert "2 to run" in result.err
+
+
+@pytest.mark.slow
+def test_timeout_and_the_workers_that_load_batches(options: list[str], tmp_path: Path) -> None:
+    """SIGTERM twice, and to the whole group: the workers die of it, the step and its checkpoint are finished."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    line = [sys.executable, str(ROOT / "scripts" / "train.py"), *options, "batch.workers=2"]
+    run = subprocess.Popen(
+        [*line, "trainer.max_epochs=100000", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        curve = tmp_path / "run" / "curve" / "metrics.csv"
+        while run.poll() is None and not (curve.exists() and curve.read_text(encoding="utf-8").count("\n") > 10):
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        os.killpg(run.pid, signal.SIGTERM)
+        _, printed = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode == TERMINATED, printed
+    assert "Traceback" not in printed
+    assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in printed
+    assert metrics(tmp_path / "run")["status"] == "interrupted"

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -238,8 +239,8 @@ def _start(
             if leaves_record:
                 record_failure(folder, plain(config), error)
             failed.append(str(error))  # a sweep goes on with its next run
-        except BaseException:
-            if leaves_record and stop.received() is not None:
+        except BaseException as error:
+            if leaves_record and _stopped_by(error):
                 record_failure(folder, plain(config), KeyboardInterrupt())
                 ways_on.append(_way_on(name, folder, config, swept=swept))
             raise
@@ -267,13 +268,18 @@ def _stoppable(ways_on: list[str]) -> Iterator[None]:
             yield
         except MirrorError:  # such as a disk that is full for the last checkpoint
             raise
-        except BaseException:  # libraries make exits and errors of an interrupt
-            number = stop.received()
+        except BaseException as error:
+            number = _stopped_by(error)
             if number is None:
                 raise
             if not any(int(os.environ.get(rank, 0)) > 0 for rank in RANKS):  # one process speaks for all
                 print(": ".join(["interrupted", *ways_on]), file=sys.stderr)
             sys.exit(128 + number)
+
+
+def _stopped_by(error: BaseException) -> int | None:
+    """The signal that ended a command, of which libraries may have made an exit or an error of their own."""
+    return stop.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
 
 
 def _way_on(name: str, folder: Path, config: DictConfig, *, swept: bool) -> str:

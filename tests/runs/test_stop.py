@@ -16,6 +16,7 @@ from mirror.runs import stop
 from mirror.training import run as training_run
 from mirror.training.resume import Checkpointer
 from mirror.training.run import Run
+from mirror.training.trainer import remove_checkpoints
 from tests.conftest import ROOT, SENTENCES
 from tests.test_cli import SMALL, Command, command  # noqa: F401
 
@@ -158,7 +159,7 @@ def test_between_the_last_checkpoint_and_the_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without checkpoints a run cannot go on: it is finished first."""
-    monkeypatch.setattr(training_run, "remove_checkpoints", after(training_run.remove_checkpoints))
+    monkeypatch.setattr(training_run, "remove_checkpoints", after(remove_checkpoints))
     result = command("train", *options, "hydra.run.dir=run")
     assert result.code == TERMINATED
     assert f"interrupted: the run in {tmp_path / 'run'} was finished already" in result.err

@@ -139,7 +139,7 @@ def test_stopped_within_a_step(options: list[str], tmp_path: Path, monkeypatch: 
     folder = tmp_path / "stopped"
     folder.mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr("mirror.training.module.info_nce", seventh_is_stopped)
+        patched.setattr("mirror.losses.infonce.info_nce", seventh_is_stopped)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             train(compose("train", options), folder)
     assert interrupted_run(folder).steps == calls == 7
@@ -164,7 +164,7 @@ def test_stopped_twice(options: list[str], tmp_path: Path, monkeypatch: pytest.M
         return info_nce(*arguments, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr("mirror.training.module.info_nce", stop)
+        patched.setattr("mirror.losses.infonce.info_nce", stop)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             go_on(folder)
     first = metrics(folder)["earlier_seconds"]
@@ -270,7 +270,7 @@ def test_loss_not_finite_leaves_no_checkpoint_of_it(
 
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr("mirror.training.module.info_nce", seventh_is_nan)
+        patched.setattr("mirror.losses.infonce.info_nce", seventh_is_nan)
         with pytest.raises(MirrorError, match="loss is nan at step 7"):
             train(compose("train", options), tmp_path / "run")
     assert interrupted_run(tmp_path / "run").steps == 5

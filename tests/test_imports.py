@@ -26,7 +26,7 @@ AT_HOME = {
     "lightning": set(),
     "hydra": {"config", "sweeps", "cli"},
     "omegaconf": {"config", "sweeps", "cli"},
-    "wandb": {"training", "report"},
+    "wandb": {"training", "report", "runs"},
 }
 """The rooms in which a library is imported."""
 HEAVY = ("torch", "transformers", "pytorch_lightning", "datasets", "wandb")

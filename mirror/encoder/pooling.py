@@ -226,7 +226,6 @@ class Dense(Stage):
     def save(self, folder: Path) -> None:
         """Settings and weights."""
         names = {kind: name for name, kind in self.ACTIVATIONS.items()}
-        super().save(folder)
         write_json(
             folder / SETTINGS,
             {
@@ -236,6 +235,7 @@ class Dense(Stage):
                 "activation_function": names[type(self.activation)],
             },
         )
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -262,6 +262,11 @@ class Normalize(Stage):
     def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
         """(B, D)."""
         return F.normalize(vectors, dim=-1)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Without a setting: what newer versions of sentence-transformers write down is what it does anyway."""
+        return cls()
 
 
 class TextPooling(nn.Module):

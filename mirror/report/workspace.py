@@ -90,7 +90,7 @@ def save(made: Any) -> str:
     Raises:
         MirrorError: there is no key, or W&B refuses or does not answer.
     """
-    from mirror.training.trackers import has_key
+    from mirror.runs.login import has_key
 
     if not has_key():
         raise MirrorError(f"wandb={made.entity} needs a key of W&B: set WANDB_API_KEY, or give wandb login one.")

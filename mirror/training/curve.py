@@ -110,8 +110,8 @@ class Curve(Callback):
         for tracker in trainer.loggers:
             tracker.log_metrics(found, step - 1)
 
-    def finish(self) -> None:
-        """Store the ends of the curves; warn where the loss is flat."""
+    def finish(self, rate: float | None) -> None:
+        """Store the ends of the curves; warn where the loss is flat, by the name of the rate."""
         tenth = max(1, len(self.losses) // 10)
         first, last = (sum(part) / tenth for part in (self.losses[:tenth], self.losses[-tenth:]))
         self.record["loss"] = {"first": first, "last": last}
@@ -122,7 +122,9 @@ class Curve(Callback):
             }
         if len(self.losses) >= 10 and last > first * (1 - HARDLY_MOVED):
             log.warning(
-                "The loss hardly moved (%.4f to %.4f): optim.lr may not suit this model; small ones want 3e-4 to 1e-3.",
+                "The loss hardly moved (%.4f to %.4f): optim.lr%s may not suit this model; small ones want "
+                "3e-4 to 1e-3.",
                 first,
                 last,
+                "" if rate is None else f"={rate:g}",
             )

@@ -120,7 +120,7 @@ def fit(
         module.load_state_dict(state)
         log.info("kept the best weights: %s", Path(best.best_model_path).name)
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
-    curve.finish()
+    curve.finish(config.optim.get("lr"))
     return trainer.global_step, loss
 
 

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.errors import MirrorError, PrunedError
+from mirror.runs.login import has_key
 from mirror.runs.record import CURVE
 
 WANDB_TIMEOUT = 30.0
@@ -110,23 +111,6 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
         reason = " ".join(str(error).split())[:200]
         raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
     return WandbLogger(experiment=run)
-
-
-def has_key() -> bool:
-    """Whether wandb could log in without asking."""
-    import netrc
-    from urllib.parse import urlsplit
-
-    import wandb
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    server = wandb.setup().settings.base_url
-    names = {urlsplit(server).netloc, "api.wandb.ai" if server == wandb.Settings().base_url else ""}
-    try:
-        return not names.isdisjoint(netrc.netrc(os.environ.get("NETRC")).hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _tensorboard(folder: Path) -> Logger:

@@ -257,6 +257,7 @@ def test_unfit_line_in_a_yaml_file_is_refused(
 ) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
     monkeypatch.setattr(composing, "CONF", tmp_path / "conf")
+    train_config.cache_clear()
     mine = tmp_path / "conf/aug/mine.yaml"
     mine.write_text("defaults: [mirror, _self_]\nspan_k: 4\n")
     config = train_config("aug=mine")
@@ -329,7 +330,7 @@ def test_value_out_of_range_is_refused_by_name(kind: type[Any], setting: str, va
         ("aug.span_k", "five"),
         ("aug.unit", "letter"),
         ("loss.form", "other"),
-        ("loss.mask_duplicates", 7),
+        ("loss.mask_duplicates", "perhaps"),
     ],
 )
 def test_value_of_a_part_is_refused_by_name(setting: str, value: object) -> None:

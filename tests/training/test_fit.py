@@ -51,7 +51,7 @@ def test_late_look_names_the_step_that_went_wrong(
         calls += 1
         return info_nce(*arguments, **settings) * (float("inf") if calls == 3 else 1)
 
-    monkeypatch.setattr("mirror.training.module.info_nce", third_is_infinite)
+    monkeypatch.setattr("mirror.losses.infonce.info_nce", third_is_infinite)
     monkeypatch.setitem(LOOK_EVERY, "cpu", 4)
     with pytest.raises(MirrorError, match="loss is inf at step 3"):
         go(tiny_bert, tmp_path / "run", *TEN)

@@ -166,7 +166,6 @@ def test_dropout_is_on_in_training_and_off_after(
 def test_drophead_is_gone_after_training(tiny_bert: Path, tmp_path: Path) -> None:
     encoder = go(tiny_bert, tmp_path / "run", "aug=drophead", "aug.span_k=0")
     assert metrics(tmp_path / "run")["views"]["view_cosine"] < 1
-    assert encoder.drophead is None
     assert not any(module._forward_pre_hooks for module in encoder.backbone.modules())
 
 
@@ -175,7 +174,7 @@ def test_official_recipe(tiny_bert: Path, tmp_path: Path) -> None:
     content = metrics(tmp_path / "run")
     assert content["config"]["model"]["pooling"] == "mean_padded"
     assert content["steps"] == 2  # the last 8 texts are dropped
-    assert encoder.pad_to == 50
+    assert encoder.layout.pad_to == 50
     loaded = MirrorEncoder.load(tmp_path / "run" / "encoder")
     np.testing.assert_allclose(loaded.encode(SENTENCES[:5]), encoder.encode(SENTENCES[:5]), atol=1e-6)
 
@@ -290,7 +289,7 @@ def test_loss_not_finite(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.Mo
         loss: Tensor = info_nce(*args, **kwargs)
         return loss * float("nan") if calls == 2 else loss
 
-    monkeypatch.setattr("mirror.training.module.info_nce", second_is_nan)
+    monkeypatch.setattr("mirror.losses.infonce.info_nce", second_is_nan)
     with pytest.raises(MirrorError, match=r"loss is nan at step 2: lower optim\.lr"):
         go(tiny_bert, tmp_path / "run")
     assert_failed(tmp_path / "run", "nan at step 2")

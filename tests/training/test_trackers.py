@@ -82,7 +82,7 @@ def test_wandb_without_an_account_is_offline(
 
 
 def test_wandb_is_closed_after_a_failed_run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.training.module.info_nce", lambda vectors, *_, **__: vectors.sum() * float("nan"))
+    monkeypatch.setattr("mirror.losses.infonce.info_nce", lambda vectors, *_, **__: vectors.sum() * float("nan"))
     with pytest.raises(MirrorError, match="loss is nan"):
         go(tiny_bert, tmp_path / "run", "logger=wandb", "logger.mode=offline")
     assert wandb.run is None

@@ -36,10 +36,14 @@ class AuthorsLoop:
         self.encoder: Any = (
             AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).to(device).train()
         )
-        self.loss = NTXentLoss(temperature=config.loss.temperature)
-        weight_decay = config.optim.weight_decay
-        self.optimizer = AdamW(self.encoder.parameters(), lr=config.optim.lr, weight_decay=weight_decay)
-        self.span, self.min_chars, self.max_tokens = config.aug.span_k, config.aug.min_chars, config.batch.max_tokens
+        self.loss = NTXentLoss(temperature=config.loss["temperature"])
+        weight_decay = config.optim["weight_decay"]
+        self.optimizer = AdamW(self.encoder.parameters(), lr=config.optim["lr"], weight_decay=weight_decay)
+        self.span, self.min_chars, self.max_tokens = (
+            config.aug["span_k"],
+            config.aug["min_chars"],
+            config.batch.max_tokens,
+        )
         self.random = random.Random(config.seed)
         self.texts, self.device = texts, device
         self.precision = Precision.fp16 if device.type == "cuda" else Precision.fp32
@@ -107,10 +111,10 @@ class SimCSE:
         )
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="cls")
         self.model = SentenceTransformer(modules=[transformer, pooling], device=str(device)).train()
-        self.loss = MultipleNegativesRankingLoss(self.model, scale=1 / config.loss.temperature)
+        self.loss = MultipleNegativesRankingLoss(self.model, scale=1 / config.loss["temperature"])
         self.collate = SentenceTransformerDataCollator(self.model.preprocess)
-        weight_decay = config.optim.weight_decay
-        self.optimizer = AdamW(self.loss.parameters(), lr=config.optim.lr, weight_decay=weight_decay, fused=True)
+        weight_decay = config.optim["weight_decay"]
+        self.optimizer = AdamW(self.loss.parameters(), lr=config.optim["lr"], weight_decay=weight_decay, fused=True)
         self.texts, self.device = texts, device
         self.precision = Precision.bf16 if device.type == "cuda" else Precision.fp32
 

@@ -19,6 +19,7 @@ import mirror.cli
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
 from mirror.runs.registry import hold_lock
+from mirror.training.run import check_parts
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
@@ -307,7 +308,6 @@ def test_ddp_inside_a_sweep(command: Command, tiny_bert: Path) -> None:
     ("argument", "reason"),
     [
         ("aug.span_kk=3", "span_kk"),
-        ("aug.span_k=five", "five"),
         ("model=berta", "berta"),
         ("modle=bert", "modle is no setting; did you mean model?"),
         ("size=base", "size is a group of another command than scripts/train.py"),
@@ -325,9 +325,20 @@ def test_hydra_refuses(command: Command, tmp_path: Path, argument: str, reason: 
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("override", ["aug.span_k=five", "+loss.temprature=0.1", "loss._target_=nowhere.Loss"])
+def test_part_that_does_not_fit(command: Command, tmp_path: Path, override: str) -> None:
+    """Told before anything is read: the texts are not there."""
+    result = command("train", "data.path=nothing.txt", override, "hydra.run.dir=run")
+    assert result.code == 1
+    assert f"error: {override.lstrip('+').partition('=')[0]}" in result.err
+    assert "Traceback" not in result.err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["status"] == "failed"
+
+
 def test_stray_key_in_a_yaml_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine" / "aug").mkdir(parents=True)
-    (tmp_path / "mine" / "aug" / "own.yaml").write_text("span_k: 3\nspam: 3\n", encoding="utf-8")
+    lines = "defaults: [mirror, _self_]\nspan_k: 3\nspam: 3\n"
+    (tmp_path / "mine" / "aug" / "own.yaml").write_text(lines, encoding="utf-8")
     result = command("train", "--config-dir", "mine", "aug=own")
     assert result.code != 0
     assert "spam" in result.err
@@ -349,7 +360,7 @@ def test_stray_key_in_a_yaml_file(command: Command, tmp_path: Path) -> None:
 def test_out_of_range(override: str) -> None:
     """The sentence names the setting."""
     with pytest.raises(MirrorError, match=override.partition("=")[0]):
-        compose("train", [override])
+        check_parts(compose("train", [override]))
 
 
 @pytest.mark.parametrize(
@@ -400,7 +411,7 @@ def test_encode(command: Command, encoder: Path, tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["input=nothing.txt"], "input=nothing.txt cannot be read"),
-        (["input=."], "input=. cannot be read"),
+        (["input=."], "input=. is a folder"),
         (["input=empty.txt"], "input=empty.txt is empty"),
         (["input=latin.txt"], "input=latin.txt is not UTF-8"),
         (["input=texts.txt", "output=texts.txt"], "output=texts.txt exists already"),

@@ -62,7 +62,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def point(config: TrainConfig) -> tuple[float, int]:
-    return config.loss.temperature, config.seed
+    return config.loss["temperature"], config.seed
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def judged(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
         with RunRecord(folder, plain(config)) as record:
             if error := runs.fail(config):
                 raise error
-            score = 60 - 10 * abs(math.log(config.loss.temperature / 0.05))
+            score = 60 - 10 * abs(math.log(config.loss["temperature"] / 0.05))
             record["scores"] = {"tuned": {"stsb-dev": {"all": score, "pairs": 9}}}
         record["seconds"] = {"train": config.batch.size / 10}
         record.write()
@@ -325,7 +325,7 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     result = command("train", *SEARCH)
     assert result.code == 1
     assert "error: 1 trials failed" in result.err
-    tried = runs.seen(lambda config: config.loss.temperature)
+    tried = runs.seen(lambda config: config.loss["temperature"])
     assert len(set(tried)) == 6
     assert all(0.01 <= temperature <= 0.3 for temperature in tried)
     study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/optuna/search.db")
@@ -351,7 +351,7 @@ def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.Monkey
     arguments = ["batch.size=tag(int,interval(50,400))", "hydra.sweeper.time=true", "hydra.sweeper.max_batch_size=3"]
     result = command("train", *SEARCH, *arguments)
     assert result.code == 0, result.err
-    found = [(abs(math.log(c.loss.temperature / 0.05)), c.batch.size) for c in runs.configs]
+    found = [(abs(math.log(c.loss["temperature"] / 0.05)), c.batch.size) for c in runs.configs]
     front = [a for a in found if not any(b[0] < a[0] and b[1] < a[1] for b in found)]
     assert sum(line.startswith("best: ") for line in result.err.splitlines()) == len(front)
 

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from mirror.config import Precision
 from mirror.training.hardware import choose_precision
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_auto_follows_the_cpu(reported: dict[str, bool], chosen: Precision, monk
 def test_other_processes_of_the_tests_can_be_told_too() -> None:
     """As ``make test BF16=1`` does."""
     told = "from mirror.training.hardware import *; print(choose_precision(Precision.auto, 'cpu').value)"
-    path = os.pathsep.join([str(Path(__file__).parent / "bf16"), os.environ["PYTHONPATH"]])
+    path = os.pathsep.join([str(ROOT / "tests" / "bf16"), os.environ["PYTHONPATH"]])
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "bf16"

@@ -43,7 +43,7 @@ from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import set_dropout
 from mirror.training.hardware import choose_precision
-from mirror.training.module import build_module
+from mirror.training.parts import build_module
 
 BATCH = {"mini": 200, "base": 32, "roberta": 32}
 WARMUP = 2

@@ -11,7 +11,7 @@ from mirror.version import __version__
 
 if TYPE_CHECKING:
     from mirror.encoder.encoder import MirrorEncoder
-    from mirror.training.run import mirror_tune
+    from mirror.training.tune import mirror_tune
 
 __all__ = ["MirrorEncoder", "MirrorError", "__version__", "mirror_tune"]
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return MirrorEncoder
     if name == "mirror_tune":
-        from mirror.training.run import mirror_tune
+        from mirror.training.tune import mirror_tune
 
         return mirror_tune
     raise AttributeError(f"module 'mirror' has no attribute {name!r}")

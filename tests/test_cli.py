@@ -19,7 +19,7 @@ import mirror.cli
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
 from mirror.runs.registry import hold_lock
-from mirror.training.run import check_parts
+from mirror.training.parts import check_parts
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]

@@ -136,7 +136,7 @@ def test_tab_completion() -> None:
 def test_package_hands_out_its_names() -> None:
     import mirror
     from mirror.encoder.encoder import MirrorEncoder
-    from mirror.training.run import mirror_tune
+    from mirror.training.tune import mirror_tune
 
     assert (mirror.MirrorEncoder, mirror.mirror_tune) == (MirrorEncoder, mirror_tune)
 

@@ -13,7 +13,8 @@ from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import resumed, settings
 from mirror.runs.record import by_step
 from mirror.training.module import MirrorModule
-from mirror.training.run import check_parts, train
+from mirror.training.parts import check_parts
+from mirror.training.run import train
 from tests.conftest import SENTENCES
 
 SMALL = [

@@ -1,6 +1,7 @@
 """Files and data sets of the hub as rows of texts."""
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -51,7 +52,7 @@ def read_lines(path: str, setting: str) -> list[str]:
     Raises:
         MirrorError: the file cannot be read, is not UTF-8 or not text at all, or is empty.
     """
-    file_path = regular_file(Path(path).expanduser(), f"{setting}={path}")
+    file_path = regular_file(hub.local_path(path), f"{setting}={path}")
     try:
         # Lines end where an editor ends them: splitlines would also split at Unicode's other separators.
         with file_path.open(encoding="utf-8-sig") as file:
@@ -80,13 +81,14 @@ def file_rows(config: DataConfig) -> Rows:
     """
     assert config.path is not None
     named = f"data.path={config.path}"
-    path = Path(config.path).expanduser()
-    if not path.exists():
+    path = hub.local_path(config.path)
+    if not os.path.exists(path):
         raise MirrorError(f"{named} does not exist: give a text file or a hub data set.")
     regular_file(path, named)
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in OPENERS]
     suffix = suffixes[-1] if suffixes and suffixes[-1] in READERS else ".txt"
     builder = READERS[suffix]
+    before = path.stat()
     folder = _cached(path, named, suffix, utf8=builder != "parquet")
     import datasets
     import pandas
@@ -111,7 +113,9 @@ def file_rows(config: DataConfig) -> Rows:
         if rows == 0:  # datasets has no words for it
             raise MirrorError(f"{named} is a table without a row: give a file with at least two texts.")
         with _no_bars():
-            table = datasets.load_dataset(builder, data_files=texts, split="train", cache_dir=str(folder), **options)
+            table = datasets.load_dataset(
+                builder, data_files=glob.escape(texts), split="train", cache_dir=str(folder), **options
+            )
     except MirrorError:
         raise
     except Exception as error:
@@ -122,6 +126,9 @@ def file_rows(config: DataConfig) -> Rows:
             raise _no_cache(folder, cause) from error
         reason = " ".join(str(cause).split())[:200]
         raise MirrorError(f"{named} cannot be read as {builder}: {reason}") from error
+    after = path.stat()
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise MirrorError(f"{named} was written to while it was read: wait until it is complete.")
     return _rows(table, config)
 
 

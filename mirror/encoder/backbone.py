@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import os
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,17 +56,17 @@ def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
 
 def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
     source, given = hub.source_of(name, setting), f"{setting}={name}"
-    folder = Path(source).expanduser()
+    folder = Path(source)
     if hub.looks_local(source):
-        if not folder.exists():
+        if not os.path.exists(folder):
             raise MirrorError(f"{given} does not exist: give a model folder or a hub name.")
         source, reachable = str(folder), True
     else:
         reachable = hub.go_offline_unless_reachable()
     try:
-        with quiet(bars=not folder.exists()):  # a download keeps its bar
+        with quiet(bars=not os.path.exists(folder)):  # a download keeps its bar
             _refuse_adapter(source, given)
-            if folder.exists() and not (folder / "config.json").exists():
+            if os.path.exists(folder) and not (folder / "config.json").exists():
                 raise MirrorError(f"{given} is no model folder: it has no config.json.")
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):

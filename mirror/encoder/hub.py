@@ -1,5 +1,6 @@
 """Names that may stand for a local folder, for a model in this package or for something on the Hugging Face hub."""
 
+import os
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
@@ -19,13 +20,13 @@ REACH_TIMEOUT = 4.0
 
 
 def source_of(name: str, setting: str) -> str:
-    """What transformers should load for a name: the folder of a bundled model, anything else as it is.
+    """What transformers should load for a name: the folder of a bundled model, a local folder, or a name on the hub.
 
     Raises:
         MirrorError: there is no such bundled model; ``setting`` gave it.
     """
     if not name.startswith(BUNDLED):
-        return name
+        return str(local_path(name)) if looks_local(name) else name
     folder = MODELS / name.removeprefix(BUNDLED)
     if not (folder / "config.json").is_file():
         there = ", ".join(f"{BUNDLED}{path.parent.name}" for path in sorted(MODELS.glob("*/config.json")))
@@ -33,9 +34,14 @@ def source_of(name: str, setting: str) -> str:
     return str(folder)
 
 
+def local_path(name: str) -> Path:
+    """The path that a name means: as it is where it exists, else with the home folder in the place of ``~``."""
+    return Path(name if os.path.exists(name) else os.path.expanduser(name))
+
+
 def looks_local(name: str) -> bool:
     """Whether a name can only be a path: it exists, or no hub name looks like it."""
-    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    return os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
 def go_offline_unless_reachable() -> bool:

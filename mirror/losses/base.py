@@ -6,7 +6,7 @@ from mirror.data.batches import MirroredBatch
 from mirror.losses.embedder import Embedder
 
 Components = dict[str, Tensor]
-"""Scalars by name. ``loss`` is minimised; each of the others, detached or not, is a curve of its own."""
+"""Scalars by name, the same names at every step. ``loss`` is minimised; each of the others is a curve of its own."""
 
 
 class Loss(nn.Module):

@@ -33,6 +33,7 @@ from mirror.report.terminal import time_line
 from mirror.runs.record import CHECKPOINTS, RunRecord, by_step, not_written
 from mirror.runs.stop import held
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
+from mirror.training.optimizer import check_optimizer
 from mirror.training.resume import (
     Checkpointer,
     InterruptedRun,
@@ -68,6 +69,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     """
     chief = is_rank_zero()
     quieten(chief)
+    check_optimizer(config.optim, config.schedule)
     hardware = choose_hardware(config.trainer)
     before = interrupted_run(folder) if config.resume else None
     if chief and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed

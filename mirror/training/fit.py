@@ -11,16 +11,14 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from mirror.config import Select, Strategy, TrainConfig, plain
-from mirror.config.parts import build
 from mirror.data.batches import BatchKey, MirrorData, MirroredPairs
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.errors import MirrorError, PrunedError
 from mirror.losses.base import Loss
 from mirror.runs.record import CHECKPOINTS, RunRecord, not_written
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
-from mirror.training.module import build_module
+from mirror.training.parts import build_module, perturbations
 from mirror.training.pruning import Pruning
 from mirror.training.resume import Checkpointer, InterruptedRun, interruptible
 from mirror.training.trackers import build_trackers
@@ -122,18 +120,6 @@ def fit(
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
     curve.finish(config.optim.get("lr"))
     return trainer.global_step, loss
-
-
-def perturbations(config: TrainConfig) -> list[Perturbation]:
-    """Dropout and drophead by their rates in ``aug``, and the part ``perturb``."""
-    rates = config.perturbation_rates
-    found: list[Perturbation] = [Dropout(rates["dropout"])]
-    if rates["drophead"]:
-        found.append(DropHead(rates["drophead"]))
-    if config.perturb:
-        part: Perturbation = build(config.perturb, "perturb", Perturbation)  # type: ignore[type-abstract]
-        found.append(part)
-    return found
 
 
 def _effective_batch(config: TrainConfig, texts: int, loss: Loss) -> dict[str, int]:

@@ -9,8 +9,6 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 
-from mirror.config import TrainConfig
-from mirror.config.parts import build
 from mirror.data.batches import MirroredBatch
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
@@ -97,14 +95,3 @@ class MirrorModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Over everything that learns, whoever owns it."""
         return optimizers(self, self.optim, self.schedule, int(self.trainer.estimated_stepping_batches))
-
-
-def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
-    """The training step that the settings describe; new weights are drawn from torch's random state.
-
-    Raises:
-        MirrorError: a part does not take its settings.
-    """
-    head = build(config.head, "head", nn.Module, dimension=encoder.dimension) if config.head else None
-    loss: Loss = build(config.loss, "loss", Loss, embedder=Embedder(encoder, head))
-    return MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)

@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mirror.config import Rule
-from mirror.config.parts import build
+from mirror.config.parts import build, check_part
 
 
 def _two_shares(betas: Sequence[float]) -> bool:
@@ -45,6 +45,16 @@ def adamw(
     # A fused one would take fp16's scale off by itself, so that Lightning refuses to clip under autocast, in bf16 too.
     optimizer._step_supports_amp_scaling = False
     return optimizer
+
+
+def check_optimizer(optim: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
+    """Check both parts before anything is read.
+
+    Raises:
+        MirrorError: one of them cannot be imported, or does not take its settings.
+    """
+    check_part(optim, "optim", "params")
+    check_part(schedule, "schedule", "optimizer", "steps")
 
 
 def optimizers(model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any], steps: int) -> Any:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import logging
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from mirror.config import Select, Strategy, TrainConfig, plain
-from mirror.config.compose import CONF, compose, quoted
-from mirror.config.parts import TARGET, build, check_part, located
+from mirror.config.parts import build, located
 from mirror.data.batches import MirrorData
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import TextTable, choose, read_texts
@@ -21,20 +19,21 @@ from mirror.data.view_check import check_views
 from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
-from mirror.evaluation.certainty import Comparison, Interval
 from mirror.evaluation.contamination import AUDIT, audit, dump_audit, known_texts
 from mirror.evaluation.results import Results, plain_scores
 from mirror.evaluation.sets import Score, TestSet, load_sets, texts_of
 from mirror.losses.base import Loss
 from mirror.report.card import model_card
 from mirror.report.errors import check_plotly, show_errors
+from mirror.report.outcome import print_scores
 from mirror.report.pictures import GEOMETRY_PICTURE, PICTURE, draw_cosines, draw_geometry
-from mirror.report.terminal import audit_table, geometry_table, protocol_table, score_table, time_line
+from mirror.report.terminal import audit_table, time_line
 from mirror.runs.record import CHECKPOINTS, TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
 from mirror.runs.stop import held
-from mirror.training.fit import BEST, fit, perturbations
+from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
+from mirror.training.parts import check_parts, perturbations, pooling_name
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
@@ -338,93 +337,6 @@ class Run:
                 comparisons = results.comparisons(TUNED)
                 intervals = results.intervals(TUNED)
             record["comparisons"] = [comparison.plain() for comparison in comparisons]
-            print_scores(self.config, results, comparisons, intervals)
+            print_scores(results, comparisons, intervals, pooling_name(self.config))
             show_errors(results, [*filter(None, [self._raw_column()]), TUNED], self.folder)
         log.info("time: %s", time_line(record.content["seconds"]))
-
-
-def check_parts(config: TrainConfig) -> None:
-    """Check every part against its signature before anything is read.
-
-    Raises:
-        MirrorError: a part cannot be imported, or does not take its settings.
-    """
-    check_part(config.views, "aug", "layout")
-    check_part(config.loss, "loss", "embedder")
-    check_part(config.optim, "optim", "params")
-    check_part(config.schedule, "schedule", "optimizer", "steps")
-    if config.head:
-        check_part(config.head, "head", "dimension")
-    if config.perturb:
-        check_part(config.perturb, "perturb")
-    if isinstance(config.model.pooling, Mapping):
-        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
-    if config.data.source:
-        check_part(config.data.source, "data.source", "language", "size")
-
-
-def pooling_name(config: TrainConfig) -> str:
-    """What the tuned encoder's pooling is called in tables."""
-    choice = config.model.pooling
-    return str(choice[TARGET]).rpartition(".")[2] if isinstance(choice, Mapping) else choice
-
-
-def print_scores(
-    config: TrainConfig,
-    results: Results,
-    comparisons: Sequence[Comparison],
-    intervals: Mapping[str, Interval | None],
-) -> None:
-    """The tables, and what to try where tuning did harm."""
-    scores = results.scores
-    tuned = f"tuned {pooling_name(config)}"
-    columns = {(tuned if column == TUNED else column): found for column, found in scores.items()}
-    named = [dataclasses.replace(comparison, encoder=tuned) for comparison in comparisons]
-    overlap = results.overlaps.get(TUNED, {})
-    mean = f"mean of {config.seeds} seeds" if config.seeds > 1 else ""
-    title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
-    if mean:
-        title += f"; {mean.replace('mean', 'mean ± sd')}"
-    log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
-    after = scores[TUNED]
-    raw = [found for column, found in scores.items() if column != TUNED]
-    worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
-    if worse:
-        log.warning(
-            "Lower than the untouched model on %s: try another optim.lr, loss.temperature or model.pooling.",
-            ", ".join(worse),
-        )
-    title = ", ".join(filter(None, [f"{tuned} by protocol, × 100 (Spearman, unless named)", mean]))
-    log.info("\n%s", protocol_table(after, title, intervals, overlap))
-    if results.geometry:
-        log.info("\n%s", geometry_table(results.geometry, "Geometry of the space" + ", last seed" * bool(mean)))
-
-
-def mirror_tune(
-    model: str,
-    texts: Sequence[str] | Sequence[Pair],
-    overrides: Sequence[str] = (),
-    output: str | Path | None = None,
-) -> MirrorEncoder:
-    """Mirror-tune a model on texts: the whole recipe in one call.
-
-    Args:
-        model: hub name or local folder, or a file of the group ``model`` with all that suits it, such as ``"mini"``.
-        texts: raw texts, or pairs of texts as given positives; all of them are used.
-        overrides: settings as on the command line, such as ``["task=word", "loss.temperature=0.1"]``.
-        output: run folder for the encoder, the metrics and the log; None leaves nothing behind.
-
-    Raises:
-        MirrorError: a setting, the model or the texts are wrong.
-    """
-    known = (CONF / "model" / f"{model}.yaml").is_file() and not Path(model).exists()
-    chosen = f"model={model}" if known else f"model.path={quoted(model)}"
-    config = compose("train", ["eval=none", "data.size=null", *overrides, chosen])
-    if output is not None:
-        folder = Path(output)
-        if folder.exists():
-            raise MirrorError(f"{folder} exists already: nothing is overwritten, choose another output.")
-        folder.mkdir(parents=True)
-        return train(config, folder, texts)
-    with tempfile.TemporaryDirectory() as scratch:
-        return train(config, Path(scratch), texts)

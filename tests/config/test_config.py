@@ -25,7 +25,7 @@ from mirror.config import (
 from mirror.config import compose as composing
 from mirror.config.compose import CONF, compose
 from mirror.errors import MirrorError
-from mirror.training.run import check_parts
+from mirror.training.parts import check_parts
 
 CHOICES = sorted((str(file.parent.relative_to(CONF)), file.stem) for file in CONF.glob("*/**/*.yaml"))
 MUST_BE_GIVEN = {("data", "file"): ["data.path=texts.txt"], ("data", "pairs"): ["data.path=texts.txt"]}

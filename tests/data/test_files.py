@@ -4,6 +4,7 @@ import gzip
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +30,65 @@ def texts(path: Path | str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["a[1].txt", "q?.txt", "s*.txt", "a::b.txt", "a%20b.txt", "a#b.txt", "{a,b}.txt", "ü .txt"]
+    ("name", "other"),
+    [
+        ("a[1].txt", "a1.txt"),
+        ("a[!1].txt", "a2.txt"),
+        ("q?.txt", "qq.txt"),
+        ("s*.txt", "ss.txt"),
+        ("**", "a.txt"),
+        ("a::b.txt", "b.txt"),
+        ("a%20b.txt", "a b.txt"),
+        ("a#b.txt", "a"),
+        ("{a,b}.txt", "a.txt"),
+        ("~a.txt", "a.txt"),
+        (".a.txt", "a.txt"),
+        ("__a.txt", "a.txt"),
+        ("hf://datasets/a.txt", "a.txt"),
+        ("zip://a.txt::b.txt", "b.txt"),
+    ],
 )
-def test_the_named_file_is_read_and_no_other(name: str, tmp_path: Path) -> None:
-    (tmp_path / "a1.txt").write_text("wrong one\nwrong two\n")
-    for other in ("qq.txt", "ss.txt", "a b.txt", "a.txt"):
-        (tmp_path / other).write_text("wrong one\nwrong two\n")
-    (tmp_path / name).write_text("right one\nright two\n")
-    assert texts(tmp_path / name) == ["right one", "right two"]
+def test_the_named_file_is_read_and_no_other(
+    name: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    for file, first in ((other, "wrong"), (name, "right")):
+        (tmp_path / file).write_text(f"{first}\ntwo\n")
+    assert texts(name) == texts(tmp_path / name) == read_lines(name, "input") == ["right", "two"]
+
+
+@pytest.mark.parametrize("folder", ["a[1]", "x*", ".hidden", "a b"])
+def test_the_cache_may_lie_anywhere(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / folder)
+    (tmp_path / "a.csv").write_text("text\none\ntwo\n")
+    assert texts(tmp_path / "a.csv") == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name.txt", "~/nothing.txt", "a" * 300 + ".txt", "nul\0.txt"])
+def test_a_name_that_is_no_file(name: str) -> None:
+    with pytest.raises(MirrorError, match="does not exist"):
+        texts(name)
+    with pytest.raises(MirrorError, match=r"input=.* cannot be read"):
+        read_lines(name, "input")
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    path = tmp_path / "texts.txt"
+    path.write_text("one\ntwo\n")
+    load = datasets.load_dataset
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        path.write_text("six\nten\neleven\n")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", late)
+    with pytest.raises(MirrorError, match=r"texts\.txt was written to while it was read"):
+        texts(path)
 
 
 def test_a_relative_path_and_one_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mirror.encoder import hub
 from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.sets import lexicon, linking, ranking, retrieval, sts, words
 from mirror.evaluation.sets.files import SUFFIX, header
@@ -35,7 +36,7 @@ def load_sets(
         UnavailableError: no folder is given, and the hub does not answer or does not have a set.
         MirrorError: a name is unknown, or a set cannot be read.
     """
-    folder = Path(data_dir).expanduser() if data_dir else None
+    folder = hub.local_path(data_dir) if data_dir else None
     if folder is not None and not folder.is_dir():
         raise MirrorError(f"eval.data_dir={data_dir} is no folder: give the one that holds sts/ and word/.")
     unknown = [name for name in names if name not in SETS and "/" not in name and not name.endswith(SUFFIX)]
@@ -76,7 +77,7 @@ def _load(name: str, folder: Path | None, dictionary: str | None, known: Sequenc
     if name in words.NAMES:
         return words.load(name, folder)
     if name.endswith(SUFFIX):
-        path = Path(name).expanduser()
+        path = hub.local_path(name)
     elif folder is None:
         raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
     else:
@@ -89,7 +90,7 @@ def _load(name: str, folder: Path | None, dictionary: str | None, known: Sequenc
         wanted = "; ".join(", ".join(kind.COLUMNS) for kind in known)
         raise MirrorError(f"{path} has the columns {', '.join(columns)}, which make no set; it needs {wanted}.")
     if kinds[0] is linking:
-        return linking.read(path, name, Path(dictionary).expanduser() if dictionary else None)
+        return linking.read(path, name, hub.local_path(dictionary) if dictionary else None)
     found: TestSet = kinds[0].read(path, name)
     return found
 

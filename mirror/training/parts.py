@@ -1,0 +1,63 @@
+"""The parts that the settings of a run name: checked before anything is read, built when what they are given is
+there."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from mirror.config import TrainConfig
+from mirror.config.parts import TARGET, build, check_part
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.perturb import DropHead, Dropout, Perturbation
+from mirror.losses.base import Loss
+from mirror.losses.embedder import Embedder
+from mirror.training.module import MirrorModule
+from mirror.training.optimizer import check_optimizer
+
+
+def check_parts(config: TrainConfig) -> None:
+    """Check every part against its signature before anything is read.
+
+    Raises:
+        MirrorError: a part cannot be imported, or does not take its settings.
+    """
+    check_part(config.views, "aug", "layout")
+    check_part(config.loss, "loss", "embedder")
+    check_optimizer(config.optim, config.schedule)
+    if config.head:
+        check_part(config.head, "head", "dimension")
+    if config.perturb:
+        check_part(config.perturb, "perturb")
+    if isinstance(config.model.pooling, Mapping):
+        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
+    if config.data.source:
+        check_part(config.data.source, "data.source", "language", "size")
+
+
+def perturbations(config: TrainConfig) -> list[Perturbation]:
+    """Dropout and drophead by their rates in ``aug``, and the part ``perturb``."""
+    rates = config.perturbation_rates
+    found: list[Perturbation] = [Dropout(rates["dropout"])]
+    if rates["drophead"]:
+        found.append(DropHead(rates["drophead"]))
+    if config.perturb:
+        part: Perturbation = build(config.perturb, "perturb", Perturbation)  # type: ignore[type-abstract]
+        found.append(part)
+    return found
+
+
+def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
+    """The training step that the settings describe; new weights are drawn from torch's random state.
+
+    Raises:
+        MirrorError: a part does not take its settings.
+    """
+    head = build(config.head, "head", nn.Module, dimension=encoder.dimension) if config.head else None
+    loss: Loss = build(config.loss, "loss", Loss, embedder=Embedder(encoder, head))
+    return MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)
+
+
+def pooling_name(config: TrainConfig) -> str:
+    """What the tuned encoder's pooling is called in tables."""
+    choice = config.model.pooling
+    return str(choice[TARGET]).rpartition(".")[2] if isinstance(choice, Mapping) else choice

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,15 @@ def write(own: Path, seam: str) -> list[str]:
 def test_a_part_from_outside_runs_to_the_end_and_resumes(
     seam: str, own: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = composed(own, tiny_bert, *write(own, seam))
+    typed = write(own, seam)
+    config = composed(own, tiny_bert, *typed)
     (own / "whole").mkdir()
     encoder = train(config, own / "whole")
     losses = by_step(own / "whole")
     assert len(losses) == 6
+    (own / "plain").mkdir()
+    train(composed(own, tiny_bert), own / "plain")
+    assert (losses == by_step(own / "plain")) == (seam in ("source", "kind of test set")), "the part has no effect"
     saved = MirrorEncoder.load(own / "whole" / "encoder")
     np.testing.assert_allclose(saved.encode(SENTENCES[:5]), encoder.encode(SENTENCES[:5]), atol=1e-5)
 
@@ -162,3 +167,45 @@ def test_a_part_of_another_kind_is_refused(own: Path, tiny_bert: Path) -> None:
     config = composed(own, tiny_bert, "loss=mine", "~loss.margin", "loss._target_=torch.nn.Identity")
     with pytest.raises(MirrorError, match=r"makes a Identity, not a mirror\.losses\.base\.Loss"):
         train(config, own / "run")
+
+
+def test_an_own_loss_in_parts_of_a_batch(own: Path, tiny_bert: Path) -> None:
+    """Gradient caching serves a loss that knows nothing of it."""
+    typed = [*write(own, "loss"), "aug.dropout=0"]
+    for name, micro in (("whole", "null"), ("parts", "5")):
+        (own / name).mkdir()
+        train(composed(own, tiny_bert, *typed, f"batch.micro={micro}"), own / name)
+    whole, parts = by_step(own / "whole"), by_step(own / "parts")
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (("loss/mine.yaml", "_target_: own_package.Bare\n"), "loss: Bare returned tensor.* where a dict of scalars"),
+        (("aug/mine.yaml", "_target_: own_package.Three\ndropout: 0.1\ndrophead: 0.0\n"), "aug: Three made 3 views"),
+    ],
+)
+def test_a_part_that_breaks_its_contract(
+    part: tuple[str, str], reason: str, own: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(YAMLS, "broken", part)
+    with (own / "own_package.py").open("a") as file:
+        file.write(BROKEN)
+    monkeypatch.delitem(sys.modules, "own_package", raising=False)
+    (own / "run").mkdir()
+    with pytest.raises(MirrorError, match=reason):
+        train(composed(own, tiny_bert, *write(own, "broken")), own / "run")
+
+
+BROKEN = """
+
+class Bare(Loss):
+    def forward(self, embed, batch):
+        return embed(batch).mean()
+
+
+class Three(Views):
+    def __call__(self, pair, rng):
+        return pair[0], pair[1], pair[0]
+"""

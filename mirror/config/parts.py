@@ -42,14 +42,21 @@ def build(section: Mapping[str, Any], setting: str, contract: type[T], **given: 
             else.
     """
     target, arguments = _checked(section, setting, given)
+
+    if isinstance(target, type) and not issubclass(target, contract):  # before anything of it runs
+        raise _unfit(section, setting, target, contract)
     parameters = inspect.signature(target).parameters
     part = target(**arguments, **{name: value for name, value in given.items() if name in parameters})
     if not isinstance(part, contract):
-        raise MirrorError(
-            f"{setting}.{TARGET}={section[TARGET]} makes a {type(part).__name__}, not a "
-            f"{contract.__module__}.{contract.__qualname__}: derive its class from that."
-        )
+        raise _unfit(section, setting, type(part), contract)
     return part
+
+
+def _unfit(section: Mapping[str, Any], setting: str, kind: type, contract: type) -> MirrorError:
+    return MirrorError(
+        f"{setting}.{TARGET}={section[TARGET]} makes a {kind.__name__}, not a "
+        f"{contract.__module__}.{contract.__qualname__}: derive its class from that."
+    )
 
 
 def check_part(section: Mapping[str, Any], setting: str, *given: str) -> None:

@@ -141,6 +141,12 @@ class MirroredPairs(Dataset[MirroredBatch]):
         # The word in the seed is as old as the published figures: another one would draw other masks.
         rng = Random(f"mask {self.seed} {key.epoch} {key.step}")
         views = [self.views(pair, rng) for pair in pairs]
+        wrong = next((view for view in views if len(view) != self.views.count), None)
+        if wrong is not None:
+            raise MirrorError(
+                f"aug: {type(self.views).__name__} made {len(wrong)} views of a text where its `count` says "
+                f"{self.views.count}: set the one or mend the other."
+            )
         return [[view[number] for view in views] for number in range(self.views.count)]
 
     def __getitem__(self, key: BatchKey) -> MirroredBatch:

@@ -23,7 +23,8 @@ from mirror.encoder.export import read_folder, save_encoder
 from mirror.encoder.layout import Layout
 from mirror.encoder.packing import TokenBlock, select
 from mirror.encoder.perturb import Perturbation
-from mirror.encoder.pooling import Normalize, TextPooling, make_pooling
+from mirror.encoder.pooling import TextPooling, make_pooling
+from mirror.encoder.stages import Normalize
 from mirror.errors import MirrorError
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,17 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from mirror.config import Pooling
 from mirror.encoder.backbone import quiet
 from mirror.encoder.layout import Layout
-from mirror.encoder.pooling import STAGES, Stage, TextPooling, TokenPooling, read_json, stage_name, write_json
+from mirror.encoder.pooling import TextPooling, stage_name
+from mirror.encoder.stages import STAGES, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
 from mirror.runs.record import scratch_beside
 
@@ -94,10 +98,23 @@ def read_folder(folder: Path, config: Any) -> Saved | None:
     Raises:
         MirrorError: it has a module that mirror cannot run, or a file is damaged.
     """
+    try:
+        return _saved(folder, config)
+    except MirrorError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise MirrorError(
+            f"{folder} does not say how it pools ({type(error).__name__}: {error}): its {MODULES} or a file that this "
+            "names is damaged, save the encoder again."
+        ) from error
+
+
+def _saved(folder: Path, config: Any) -> Saved | None:
     if (folder / _MIRROR_FILE).exists():
         own = read_json(folder / _MIRROR_FILE)
-        stage = TokenPooling(own["pooling"])
-        return Saved(TextPooling([stage], stage.mode, config.hidden_size), own["pad_to"], own["pad_to"])
+        stage = TokenPooling(Pooling(own["pooling"]).value)
+        width = _limit(folder / _MIRROR_FILE, "pad_to", own["pad_to"])
+        return Saved(TextPooling([stage], stage.mode, config.hidden_size), width, width)
     if not (folder / MODULES).exists():
         return None
     stages: list[Stage] = []
@@ -109,19 +126,40 @@ def read_folder(folder: Path, config: Any) -> Saved | None:
         stages = [TokenPooling("mean")]
     pooling = TextPooling(stages, stage_name(stages, config.num_hidden_layers), config.hidden_size)
     limits = folder / "sentence_bert_config.json"
-    return Saved(pooling, read_json(limits).get("max_seq_length") if limits.exists() else None)
+    if not limits.exists():
+        return Saved(pooling)
+    return Saved(pooling, _limit(limits, "max_seq_length", read_json(limits).get("max_seq_length")))
+
+
+def _limit(path: Path, key: str, value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise MirrorError(f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens or null.")
+    return value  # type: ignore[no-any-return]
 
 
 def _stage_class(folder: Path, full: str) -> type[Stage]:
-    """The class behind a line of ``modules.json``: one of ours, or one of an installed package that is a ``Stage``."""
+    """The class behind a line of ``modules.json``: one of ours, or one of an installed package that is a ``Stage``.
+
+    A module that lies within the folder is never imported: loading a model runs no code that came with it.
+    """
     module, _, name = full.rpartition(".")
-    if module.split(".")[0] == "sentence_transformers":
+    package = module.partition(".")[0]
+    if package == "sentence_transformers":
         if name in STAGES:
             return STAGES[name]
     else:
+        spec = find_spec(package) if package else None
+        if spec is None:
+            raise MirrorError(f"{folder} pools by {full}, which cannot be imported: install its package.")
+        for place in (spec.origin, *(spec.submodule_search_locations or ())):
+            if place and Path(place).resolve().is_relative_to(folder.resolve()):
+                raise MirrorError(
+                    f"{folder} pools by {full}, code that lies in the folder itself, which is not run: if you trust "
+                    "it, install it as a package."
+                )
         try:
             found = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError) as error:
             raise MirrorError(
                 f"{folder} pools by {full}, which cannot be imported ({error}): install its package."
             ) from error

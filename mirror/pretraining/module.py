@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock
-from mirror.encoder.pooling import TokenPooling
+from mirror.encoder.stages import TokenPooling
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import MaskedBatch
 from mirror.training.optimizer import optimizers

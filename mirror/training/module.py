@@ -70,6 +70,11 @@ class MirrorModule(pl.LightningModule):
         """The loss of one batch and its components; of several devices, the mean of their losses is that of all
         texts."""
         components: Components = self.loss(self.embed, batch)
+        if not isinstance(components, dict) or not isinstance(components.get("loss"), Tensor):
+            raise MirrorError(
+                f"loss: {type(self.loss).__name__} returned {components!r:.60} where a dict of scalars is wanted, one "
+                'of them under "loss".'
+            )
         return components
 
     def training_step(self, batch: MirroredBatch, batch_idx: int) -> Tensor:

@@ -23,17 +23,17 @@ def constant(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRSc
     return _scheduler("constant_with_warmup", optimizer, steps, warmup_steps)
 
 
-def linear(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
+def linear(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 10) -> LRScheduler:
     """A linear ramp, then a linear fall to zero."""
     return _scheduler("linear", optimizer, steps, warmup_steps)
 
 
-def cosine(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
+def cosine(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 10) -> LRScheduler:
     """A linear ramp, then a fall to zero along a cosine."""
     return _scheduler("cosine", optimizer, steps, warmup_steps)
 
 
-def wsd(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
+def wsd(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 10) -> LRScheduler:
     """A linear ramp, the same rate, and a linear fall to zero over the last fifth of the steps."""
     fall = {"num_decay_steps": max(1, int(steps * DECAY_SHARE)), "decay_type": "linear"}
     return _scheduler("warmup_stable_decay", optimizer, steps, warmup_steps, **fall)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
 from mirror.encoder.export import read_folder, write_whole
-from mirror.encoder.pooling import LayerMix, Normalize, TextPooling, TokenPooling, layer_weights
+from mirror.encoder.pooling import TextPooling, layer_weights
+from mirror.encoder.stages import LayerMix, Normalize, TokenPooling
 from tests.architectures import build
 from tests.conftest import SENTENCES, files_no_larger_than
 
@@ -195,6 +198,61 @@ def test_refuses_a_module_of_another_package_that_is_no_stage(foreign: Path, kin
     modules.append({"idx": 2, "name": "2", "path": "2_Own", "type": kind})
     (foreign / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(MirrorError, match=reason):
+        MirrorEncoder.load(foreign)
+
+
+@pytest.mark.parametrize("inside", ["", "1_Pooling"])
+def test_code_in_a_model_folder_is_never_imported(inside: str, foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the user stands in the folder, or beside it, and Python would find it."""
+    (foreign / inside / "evil_stage.py").write_text(f"open({str(foreign / 'ran')!r}, 'w')\n")
+    modules = read(foreign / "modules.json")
+    modules.append({"idx": 2, "name": "2", "path": "2_Own", "type": "evil_stage.Pool"})
+    (foreign / "modules.json").write_text(json.dumps(modules))
+    monkeypatch.syspath_prepend(str(foreign / inside))
+    with pytest.raises(MirrorError, match="code that lies in the folder itself"):
+        MirrorEncoder.load(foreign)
+    assert not (foreign / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("modules.json", 7),
+        ("modules.json", [7]),
+        ("modules.json", {"type": "Transformer"}),
+        ("modules.json", [{"path": "1_Pooling"}]),
+        ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": 3}]),
+        ("modules.json", [{"type": "", "path": ""}]),
+        ("1_Pooling/config.json", []),
+        ("1_Pooling/config.json", {"pooling_mode": 7}),
+        ("sentence_bert_config.json", {"max_seq_length": "many"}),
+        ("sentence_bert_config.json", {"max_seq_length": -3}),
+        ("sentence_bert_config.json", {"max_seq_length": [30]}),
+        ("sentence_bert_config.json", []),
+        ("config_mirror.json", {"pooling": "funny", "pad_to": 10}),
+        ("config_mirror.json", {"pad_to": 10}),
+        ("config_mirror.json", {"pooling": "mean_padded", "pad_to": "10"}),
+    ],
+)
+def test_a_file_of_another_shape(file: str, content: Any, foreign: Path) -> None:
+    (foreign / file).write_text(json.dumps(content))
+    with pytest.raises(MirrorError, match=re.escape(str(foreign))):
+        MirrorEncoder.load(foreign)
+
+
+def test_weights_of_a_dense_layer_that_do_not_fit(foreign: Path) -> None:
+    settings = {"in_features": 32, "out_features": 4, "activation_function": "torch.nn.modules.linear.Identity"}
+    (foreign / "2_Dense").mkdir()
+    (foreign / "2_Dense" / "config.json").write_text(json.dumps(settings))
+    modules = [*read(foreign / "modules.json")]
+    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (foreign / "modules.json").write_text(json.dumps(modules))
+    for weights in (b"", b"nonsense of some length"):
+        (foreign / "2_Dense" / "model.safetensors").write_bytes(weights)
+        with pytest.raises(MirrorError, match="does not say how it pools"):
+            MirrorEncoder.load(foreign)
+    save_file({"linear.weight": torch.ones(5, 32)}, foreign / "2_Dense" / "model.safetensors")
+    with pytest.raises(MirrorError, match="does not say how it pools"):
         MirrorEncoder.load(foreign)
 
 

@@ -15,7 +15,7 @@ from mirror.data.batches import MirroredBatch
 from mirror.data.rows import Pair
 from mirror.data.views import Views
 from mirror.encoder.packing import TokenBlock
-from mirror.encoder.pooling import Stage
+from mirror.encoder.stages import Stage
 from mirror.evaluation.sets.files import read_table
 from mirror.evaluation.sets.score import Score, TestSet
 from mirror.losses.base import Components, Loss

@@ -1,0 +1,294 @@
+"""Stages of a pooling: one step each from token vectors to a text's vector, with its own files in
+sentence-transformers' format.
+
+Packed and padded blocks are pooled alike. A stage of one's own derives from ``Stage``: one file, and
+``_target_: my_package.MyPooling`` in a file of the group ``model/pooling``.
+"""
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mirror.encoder.packing import TokenBlock
+from mirror.errors import MirrorError
+
+WEIGHTS = "model.safetensors"
+SETTINGS = "config.json"
+
+
+class Stage(nn.Module):
+    """One step from the states of the layers to a text's vector. Its parameters, if it has any, are trained.
+
+    ``arguments`` are those of its ``__init__``, which ``save`` writes down.
+    """
+
+    layered = False
+    """Whether it looks at more than the last layer."""
+    arguments: dict[str, Any]
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Note the arguments."""
+        stage = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(stage, *arguments, **named)
+        object.__setattr__(stage, "arguments", dict([*bound.arguments.items()][1:]))  # before nn.Module's own __init__
+        return stage
+
+    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
+        """What the next stage gets.
+
+        Args:
+            vectors: from the stage before: (R, W, D) token vectors, for the first stage those of the last layer, or
+                (B, D) text vectors.
+            block: says which token belongs to which text.
+            layers: outputs of the layers, each (R, W, D), the last one last; the last alone where no stage is layered.
+        """
+        raise NotImplementedError
+
+    def size(self, dimension: int) -> int:
+        """Size of its vectors, if those it gets have ``dimension``."""
+        return dimension
+
+    def save(self, folder: Path) -> None:
+        """Write its files into its own folder, which is there; by default, its arguments and its parameters."""
+        write_json(folder / SETTINGS, self.arguments)
+        if state := self.state_dict():
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The stage that ``save`` wrote; by default with the saved arguments and parameters.
+
+        Raises:
+            MirrorError: its files are missing or damaged.
+        """
+        stage = cls(**read_json(folder / SETTINGS))
+        if (folder / WEIGHTS).exists():
+            stage.load_state_dict(load_file(folder / WEIGHTS))
+        return stage
+
+
+class LayerMix(Stage):
+    """Weighted mean of the layers, embeddings left out: sentence-transformers' ``WeightedLayerPooling``.
+
+    Args:
+        weights: one for each layer, the first layer first.
+        trainable: whether the weights are learnt.
+    """
+
+    layered = True
+
+    def __init__(self, weights: Sequence[float], *, trainable: bool = False) -> None:
+        super().__init__()
+        self.fixed = [float(weight) for weight in weights]
+        self.layer_weights = nn.Parameter(torch.tensor(self.fixed)) if trainable else None
+        self.dimension = 0
+
+    def extra_repr(self) -> str:
+        """What tells it from others."""
+        return f"{self.fixed}"
+
+    def size(self, dimension: int) -> int:
+        """Kept for the file."""
+        self.dimension = dimension
+        return dimension
+
+    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
+        """(R, W, D)."""
+        weights: Any = self.fixed if self.layer_weights is None else self.layer_weights
+        mixed = sum(weight * state for weight, state in zip(weights, layers, strict=True) if weight != 0)
+        averaged: Tensor = mixed / sum(weights)
+        return averaged
+
+    def save(self, folder: Path) -> None:
+        """``layer_start=1`` leaves the embeddings out."""
+        weights = torch.tensor(self.fixed) if self.layer_weights is None else self.layer_weights.detach().cpu()
+        sizes = {"embedding_dimension": self.dimension, "layer_start": 1, "num_hidden_layers": len(self.fixed)}
+        write_json(folder / SETTINGS, sizes)
+        save_file({"layer_weights": weights.float()}, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Weights that are all 0 or 1 are a choice of layers and stay; others were learnt, and are learnt on.
+
+        Raises:
+            MirrorError: the embeddings take part, which no pooling of mirror does.
+        """
+        if read_json(folder / SETTINGS).get("layer_start") != 1:
+            raise MirrorError(
+                f"{folder} weighs the embeddings too, which mirror does not run: use sentence-transformers."
+            )
+        weights = load_file(folder / WEIGHTS)["layer_weights"].tolist()
+        return cls(weights, trainable=not {*weights} <= {0.0, 1.0})
+
+
+class TokenPooling(Stage):
+    """One vector of the tokens' vectors: sentence-transformers' ``Pooling``.
+
+    Args:
+        mode: ``cls``, ``mean`` (of the real tokens, special ones included), ``max``, or ``mean_padded`` (the
+            Mirror-BERT authors' mean, in which padding counts; for reproduction only).
+        cls_last: the CLS token ends the text (XLNet), which sentence-transformers calls ``lasttoken``.
+    """
+
+    MODES: ClassVar[dict[str, str]] = {
+        "cls": "cls", "cls_token": "cls", "lasttoken": "cls",
+        "mean": "mean", "mean_tokens": "mean", "max": "max", "max_tokens": "max",
+    }  # fmt: skip
+    """Sentence-transformers' names, of all its versions."""
+
+    def __init__(self, mode: str = "mean", *, cls_last: bool = False) -> None:
+        super().__init__()
+        self.mode, self.cls_last = mode, cls_last
+        self.dimension = 0
+
+    def extra_repr(self) -> str:
+        """What tells it from others."""
+        return self.mode
+
+    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
+        """(R, W, D) to (B, D)."""
+        if self.mode == "mean_padded":
+            return vectors.mean(dim=1)
+        flat = vectors.flatten(0, 1)  # (R * W, D)
+        if self.mode == "cls":
+            return flat[block.cls_index]
+        # Padding is one more text, the last: to pick the real tokens out, the program would wait for a GPU to count
+        # them.
+        count, flat = len(block.texts), flat.float()
+        owner = block.text_index.flatten()
+        owner = owner.where(owner >= 0, count)
+        if self.mode == "max":
+            lowest = flat.new_full((count + 1, flat.shape[1]), -torch.inf)
+            return lowest.scatter_reduce(0, owner[:, None].expand_as(flat), flat, "amax")[:count]
+        sums = flat.new_zeros(count + 1, flat.shape[1]).index_add(0, owner, flat)[:count]
+        sizes = flat.new_zeros(count + 1).index_add(0, owner, flat.new_ones(len(owner)))[:count]
+        return sums / sizes[:, None]
+
+    def size(self, dimension: int) -> int:
+        """Kept for the file."""
+        self.dimension = dimension
+        return dimension
+
+    def save(self, folder: Path) -> None:
+        """In the form that every version of sentence-transformers reads."""
+        own = {"cls": "lasttoken" if self.cls_last else "cls_token", "max": "max_tokens"}.get(self.mode, "mean_tokens")
+        modes = ("cls_token", "mean_tokens", "max_tokens", "lasttoken")
+        flags = {f"pooling_mode_{mode}": mode == own for mode in modes}
+        write_json(folder / SETTINGS, {"word_embedding_dimension": self.dimension, **flags})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """From any version's file.
+
+        Raises:
+            MirrorError: several modes are concatenated, or one is not known.
+        """
+        settings = read_json(folder / SETTINGS)
+        mode = settings.get("pooling_mode")
+        modes = [mode] if isinstance(mode, str) else list(mode or [])
+        if mode is None:
+            modes = [key.removeprefix("pooling_mode_") for key, on in settings.items() if on is True and "mode" in key]
+        if len(modes) != 1 or modes[0] not in cls.MODES:
+            raise MirrorError(f"{folder} pools by {modes}, which mirror does not run: use sentence-transformers.")
+        return cls(cls.MODES[modes[0]], cls_last=modes[0] == "lasttoken")
+
+
+class Dense(Stage):
+    """A linear layer over the text's vector, with an activation: sentence-transformers' ``Dense``."""
+
+    ACTIVATIONS: ClassVar[dict[str, type[nn.Module]]] = {
+        f"torch.nn.modules.{kind.__module__.rpartition('.')[2]}.{kind.__name__}": kind
+        for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid)
+    }
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=bias)
+        self.activation = activation or nn.Identity()
+
+    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
+        """(B, D) to (B, D')."""
+        projected: Tensor = self.activation(self.linear(vectors))
+        return projected
+
+    def size(self, dimension: int) -> int:
+        """Its own."""
+        return self.linear.out_features
+
+    def save(self, folder: Path) -> None:
+        """Settings and weights."""
+        names = {kind: name for name, kind in self.ACTIVATIONS.items()}
+        write_json(
+            folder / SETTINGS,
+            {
+                "in_features": self.linear.in_features,
+                "out_features": self.linear.out_features,
+                "bias": self.linear.bias is not None,
+                "activation_function": names[type(self.activation)],
+            },
+        )
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """From its files.
+
+        Raises:
+            MirrorError: the activation is not known, or the files do not fit together.
+        """
+        settings = read_json(folder / SETTINGS)
+        name = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+        if name not in cls.ACTIVATIONS:
+            raise MirrorError(
+                f"{folder} has the activation {name}, which mirror does not run: use sentence-transformers."
+            )
+        sizes = settings["in_features"], settings["out_features"]
+        stage = cls(*sizes, bias=settings.get("bias", True), activation=cls.ACTIVATIONS[name]())
+        stage.load_state_dict(load_file(folder / WEIGHTS))
+        return stage
+
+
+class Normalize(Stage):
+    """Vectors of length 1."""
+
+    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
+        """(B, D)."""
+        return F.normalize(vectors, dim=-1)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Without a setting: what newer versions of sentence-transformers write down is what it does anyway."""
+        return cls()
+
+
+STAGES: dict[str, type[Stage]] = {
+    "WeightedLayerPooling": LayerMix,
+    "Pooling": TokenPooling,
+    "Dense": Dense,
+    "Normalize": Normalize,
+}
+"""By the name of sentence-transformers' module."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A small file beside the weights."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """A small file beside the weights.
+
+    Raises:
+        MirrorError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MirrorError(f"{path} is missing or damaged ({error}): save the encoder again.") from error

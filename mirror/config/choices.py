@@ -23,6 +23,10 @@ class Pooling(Enum):
     last_two = "last_two"
     """Mean over the tokens and over the last two layers."""
     max = "max"
+    concat = "concat"
+    """[CLS, max, mean], three times as long (ULMFiT, Howard and Ruder 2018, section 3.3)."""
+    layers = "layers"
+    """Mean over the tokens and over all layers, whose weights are learnt (ELMo, Peters et al. 2018, equation 1)."""
     mean_padded = "mean_padded"
     """The Mirror-BERT authors' "mean": padding counts too. For reproduction only."""
 

@@ -98,8 +98,12 @@ def described(section: Mapping[str, Any] | None) -> str:
     if not section:
         return "none"
     settings = ", ".join(f"{name} {_shown(value)}" for name, value in section.items() if name != TARGET)
-    name = str(section.get(TARGET)).rpartition(".")[2]
-    return f"{name} ({settings})" if settings else name
+    return f"{part_name(section)} ({settings})" if settings else part_name(section)
+
+
+def part_name(section: Mapping[str, Any]) -> str:
+    """What a part is called in tables: its class or function."""
+    return str(section.get(TARGET)).rpartition(".")[2]
 
 
 def _shown(value: Any) -> str:

@@ -129,6 +129,7 @@ class PretrainConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        check(self.trainer.max_epochs >= 1, "trainer.max_epochs", self.trainer.max_epochs, "at least 1")
         check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
         check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")

@@ -1,6 +1,6 @@
 """Settings of a training run, ``scripts/train.py``: names, types, defaults and ranges.
 
-The sections ``aug``, ``loss``, ``head``, ``optim``, ``schedule`` and ``perturb`` are parts: see
+The sections ``aug``, ``loss``, ``head``, ``optim``, ``post``, ``schedule`` and ``perturb`` are parts: see
 ``mirror.config.parts``.
 """
 
@@ -132,6 +132,7 @@ class TrainerConfig:
     strategy: Strategy = Strategy.auto
     precision: Precision = Precision.auto
     max_epochs: int = 1
+    """0 trains nothing: the model as it is, for a pooling or what is fitted after it."""
     max_steps: int | None = None
     """Stop after so many steps, even within an epoch; pre-training takes exactly so many, whatever ``max_epochs``."""
     gradient_clip: float | None = None
@@ -140,7 +141,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         check(self.devices >= 1, "trainer.devices", self.devices, "at least 1")
         check(self.nodes >= 1, "trainer.nodes", self.nodes, "at least 1")
-        check(self.max_epochs >= 1, "trainer.max_epochs", self.max_epochs, "at least 1")
+        check(self.max_epochs >= 0, "trainer.max_epochs", self.max_epochs, "0 or more")
         if self.max_steps is not None:
             check(self.max_steps >= 1, "trainer.max_steps", self.max_steps, "at least 1, or null")
         if self.gradient_clip is not None:
@@ -225,6 +226,8 @@ class TrainConfig:
     """See ``mirror.losses.infonce``."""
     head: Any = None
     """A projection head that the loss sees the vectors through; see ``mirror.losses.heads``."""
+    post: Any = None
+    """What is fitted on the training texts' vectors after the training; see ``mirror.encoder.post``."""
     optim: Any = field(default_factory=dict)
     """See ``mirror.training.optimizer``."""
     schedule: Any = field(default_factory=dict)

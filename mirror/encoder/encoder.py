@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from mirror.config import Pooling
 from mirror.encoder.backbone import load_backbone, longest_text
+from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder
 from mirror.encoder.layout import Layout
 from mirror.encoder.packing import TokenBlock, select
 from mirror.encoder.perturb import Perturbation
 from mirror.encoder.pooling import TextPooling, make_pooling
-from mirror.encoder.stages import Normalize
 from mirror.errors import MirrorError
 
 log = logging.getLogger(__name__)

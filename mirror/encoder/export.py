@@ -16,14 +16,22 @@ from safetensors import SafetensorError
 
 from mirror.config import Pooling
 from mirror.encoder.backbone import quiet
+from mirror.encoder.dense import Dense, Normalize
 from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import TextPooling, stage_name
-from mirror.encoder.stages import STAGES, Stage, TokenPooling, read_json, write_json
+from mirror.encoder.stages import LayerMix, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
 from mirror.runs.record import scratch_beside
 
 MODULES = "modules.json"
 THEIRS = "sentence_transformers.models."
+STAGES: dict[str, type[Stage]] = {
+    "WeightedLayerPooling": LayerMix,
+    "Pooling": TokenPooling,
+    "Dense": Dense,
+    "Normalize": Normalize,
+}
+"""By the name of sentence-transformers' module."""
 _MIRROR_FILE = "config_mirror.json"
 """What sentence-transformers has no place for: fixed padding."""
 
@@ -112,9 +120,11 @@ def read_folder(folder: Path, config: Any) -> Saved | None:
 def _saved(folder: Path, config: Any) -> Saved | None:
     if (folder / _MIRROR_FILE).exists():
         own = read_json(folder / _MIRROR_FILE)
-        stage = TokenPooling(Pooling(own["pooling"]).value)
+        if own["pooling"] != Pooling.mean_padded.value:
+            raise ValueError(f"{_MIRROR_FILE} names the pooling {own['pooling']!r:.40}")
+        stage = TokenPooling(own["pooling"])
         width = _limit(folder / _MIRROR_FILE, "pad_to", own["pad_to"])
-        return Saved(TextPooling([stage], stage.mode, config.hidden_size), width, width)
+        return Saved(TextPooling([stage], own["pooling"], config.hidden_size), width, width)
     if not (folder / MODULES).exists():
         return None
     stages: list[Stage] = []
@@ -134,7 +144,7 @@ def _saved(folder: Path, config: Any) -> Saved | None:
 def _limit(path: Path, key: str, value: Any) -> int | None:
     if value is not None and (type(value) is not int or value < 1):
         raise MirrorError(f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens or null.")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _stage_class(folder: Path, full: str) -> type[Stage]:

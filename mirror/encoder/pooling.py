@@ -7,11 +7,19 @@ from torch import Tensor, nn
 
 from mirror.config import Pooling
 from mirror.config.parts import build
+from mirror.encoder.dense import Normalize
 from mirror.encoder.packing import TokenBlock
-from mirror.encoder.stages import LayerMix, Normalize, Stage, TokenPooling
+from mirror.encoder.stages import LayerMix, Stage, TokenPooling
 
-LAYERED = (Pooling.first_last, Pooling.last_two)
-"""Named poolings that look at two layers."""
+LAYERED = (Pooling.first_last, Pooling.last_two, Pooling.layers)
+"""Named poolings that look at several layers."""
+MODES = {
+    Pooling.cls: ("cls",),
+    Pooling.max: ("max",),
+    Pooling.concat: ("cls", "max", "mean"),
+    Pooling.mean_padded: ("mean_padded",),
+}
+"""What is taken of the tokens; their mean where nothing stands here."""
 
 
 class TextPooling(nn.Module):
@@ -25,10 +33,14 @@ class TextPooling(nn.Module):
 
     def __init__(self, stages: Sequence[Stage], name: str, hidden: int) -> None:
         super().__init__()
-        self.stages, self.name, self.dimension = nn.ModuleList(stages), name, hidden
+        self.stages, self.name, self.hidden, self.dimension = nn.ModuleList(stages), name, hidden, hidden
         for stage in stages:
             self.dimension = stage.size(self.dimension)
         self.layered = any(stage.layered for stage in stages)
+
+    def followed_by(self, stage: Stage, name: str) -> "TextPooling":
+        """These stages and one more."""
+        return TextPooling([*self.stages, stage], f"{self.name}+{name}", self.hidden)
 
     def forward(self, layers: Sequence[Tensor], block: TokenBlock) -> Tensor:
         """The vectors of a block's texts, (B, D), from the outputs of the layers, each (R, W, D)."""
@@ -68,9 +80,8 @@ def make_pooling(
         pooling = Pooling(choice)
         name = pooling.value
         if pooling in LAYERED:
-            stages.append(LayerMix(layer_weights(pooling, layers)))
-        mode = name if pooling in (Pooling.cls, Pooling.max, Pooling.mean_padded) else "mean"
-        stages.append(TokenPooling(mode, cls_last=cls_last))
+            stages.append(LayerMix(layer_weights(pooling, layers), trainable=pooling is Pooling.layers))
+        stages.append(TokenPooling(*MODES.get(pooling, ("mean",)), cls_last=cls_last))
     if normalize:
         stages.append(Normalize())
     return TextPooling(stages, name, hidden)
@@ -78,6 +89,8 @@ def make_pooling(
 
 def layer_weights(pooling: Pooling, layers: int) -> list[float]:
     """Weights of the layers' outputs in a layered pooling, first layer first; the embeddings take no part."""
+    if pooling is Pooling.layers:
+        return [1.0] * layers  # where learning begins
     weights = [0.0] * layers
     for index in (0, -1) if pooling is Pooling.first_last else (-2, -1):
         weights[index] = 1.0
@@ -88,10 +101,14 @@ def stage_name(stages: Sequence[Stage], layers: int) -> str:
     """What a pooling that was read from a folder is called: a name of the settings, or its classes."""
     stages = [stage for stage in stages if not isinstance(stage, Normalize)]
     match stages:
-        case [TokenPooling(mode=mode)]:
-            return str(mode)
-        case [LayerMix(layer_weights=None, fixed=fixed), TokenPooling(mode="mean")]:
-            for pooling in LAYERED:
-                if fixed == layer_weights(pooling, layers):
-                    return pooling.value
-    return "+".join(type(stage).__name__ for stage in stages)
+        case [TokenPooling(modes=modes), *more]:
+            names = [pooling.value for pooling, own in MODES.items() if own == modes] or ["+".join(modes)]
+        case [LayerMix(layer_weights=None, fixed=fixed), TokenPooling(modes=("mean",)), *more]:
+            names = [pooling.value for pooling in LAYERED if layer_weights(pooling, layers) == fixed]
+        case [LayerMix(), TokenPooling(modes=("mean",)), *more]:
+            names = [Pooling.layers.value]
+        case _:
+            names, more = [], []
+    if not names:
+        return "+".join(type(stage).__name__ for stage in stages)
+    return "+".join([names[0], *(type(stage).__name__ for stage in more)])

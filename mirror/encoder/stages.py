@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -132,39 +131,51 @@ class TokenPooling(Stage):
     """One vector of the tokens' vectors: sentence-transformers' ``Pooling``.
 
     Args:
-        mode: ``cls``, ``mean`` (of the real tokens, special ones included), ``max``, or ``mean_padded`` (the
-            Mirror-BERT authors' mean, in which padding counts; for reproduction only).
+        modes: ``cls``, ``mean`` (of the real tokens, special ones included), ``max``, or ``mean_padded`` (the
+            Mirror-BERT authors' mean, in which padding counts; for reproduction only). Several are concatenated, in
+            the order in which sentence-transformers concatenates them: cls, max, mean.
         cls_last: the CLS token ends the text (XLNet), which sentence-transformers calls ``lasttoken``.
     """
 
     MODES: ClassVar[dict[str, str]] = {
-        "cls": "cls", "cls_token": "cls", "lasttoken": "cls",
-        "mean": "mean", "mean_tokens": "mean", "max": "max", "max_tokens": "max",
+        "cls": "cls", "cls_token": "cls", "max": "max", "max_tokens": "max", "mean": "mean", "mean_tokens": "mean",
+        "lasttoken": "cls",
     }  # fmt: skip
     """Sentence-transformers' names, of all its versions."""
 
-    def __init__(self, mode: str = "mean", *, cls_last: bool = False) -> None:
+    ORDER: ClassVar[tuple[str, ...]] = ("cls", "max", "mean", "mean_padded")
+
+    def __init__(self, *modes: str, cls_last: bool = False) -> None:
         super().__init__()
-        self.mode, self.cls_last = mode, cls_last
+        self.modes, self.cls_last = tuple(sorted(modes or ("mean",), key=self.ORDER.index)), cls_last
         self.dimension = 0
+        if cls_last and "cls" in self.modes[:-1]:
+            raise MirrorError(
+                "model.pooling=concat: this model's CLS token ends the text, which sentence-transformers concatenates "
+                "in another order; choose cls or mean."
+            )
 
     def extra_repr(self) -> str:
         """What tells it from others."""
-        return self.mode
+        return " ".join(self.modes)
 
     def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
-        """(R, W, D) to (B, D)."""
-        if self.mode == "mean_padded":
+        """(R, W, D) to (B, D), or (B, kD) of k modes."""
+        pooled = [self._pooled(mode, vectors, block) for mode in self.modes]
+        return pooled[0] if len(pooled) == 1 else torch.cat([part.float() for part in pooled], dim=-1)
+
+    def _pooled(self, mode: str, vectors: Tensor, block: TokenBlock) -> Tensor:
+        if mode == "mean_padded":
             return vectors.mean(dim=1)
         flat = vectors.flatten(0, 1)  # (R * W, D)
-        if self.mode == "cls":
+        if mode == "cls":
             return flat[block.cls_index]
         # Padding is one more text, the last: to pick the real tokens out, the program would wait for a GPU to count
         # them.
         count, flat = len(block.texts), flat.float()
         owner = block.text_index.flatten()
         owner = owner.where(owner >= 0, count)
-        if self.mode == "max":
+        if mode == "max":
             lowest = flat.new_full((count + 1, flat.shape[1]), -torch.inf)
             return lowest.scatter_reduce(0, owner[:, None].expand_as(flat), flat, "amax")[:count]
         sums = flat.new_zeros(count + 1, flat.shape[1]).index_add(0, owner, flat)[:count]
@@ -172,15 +183,16 @@ class TokenPooling(Stage):
         return sums / sizes[:, None]
 
     def size(self, dimension: int) -> int:
-        """Kept for the file."""
-        self.dimension = dimension
-        return dimension
+        """One D for each mode."""
+        self.dimension = dimension  # kept for the file
+        return dimension * len(self.modes)
 
     def save(self, folder: Path) -> None:
         """In the form that every version of sentence-transformers reads."""
-        own = {"cls": "lasttoken" if self.cls_last else "cls_token", "max": "max_tokens"}.get(self.mode, "mean_tokens")
+        names = {"cls": "lasttoken" if self.cls_last else "cls_token", "max": "max_tokens"}
+        own = {names.get(mode, "mean_tokens") for mode in self.modes}
         modes = ("cls_token", "mean_tokens", "max_tokens", "lasttoken")
-        flags = {f"pooling_mode_{mode}": mode == own for mode in modes}
+        flags = {f"pooling_mode_{mode}": mode in own for mode in modes}
         write_json(folder / SETTINGS, {"word_embedding_dimension": self.dimension, **flags})
 
     @classmethod
@@ -188,93 +200,19 @@ class TokenPooling(Stage):
         """From any version's file.
 
         Raises:
-            MirrorError: several modes are concatenated, or one is not known.
+            MirrorError: a mode is not known, or several are concatenated in another order.
         """
         settings = read_json(folder / SETTINGS)
         mode = settings.get("pooling_mode")
         modes = [mode] if isinstance(mode, str) else list(mode or [])
         if mode is None:
-            modes = [key.removeprefix("pooling_mode_") for key, on in settings.items() if on is True and "mode" in key]
-        if len(modes) != 1 or modes[0] not in cls.MODES:
+            on = {key.removeprefix("pooling_mode_") for key, on in settings.items() if on is True and "mode" in key}
+            modes = [mode for mode in cls.MODES if mode in on] if on <= cls.MODES.keys() else sorted(on)
+        ours = [cls.MODES.get(mode, "") for mode in modes]
+        last = "lasttoken" in modes
+        if not ours or "" in ours or ours != sorted({*ours}, key=cls.ORDER.index) or (last and len(modes) > 1):
             raise MirrorError(f"{folder} pools by {modes}, which mirror does not run: use sentence-transformers.")
-        return cls(cls.MODES[modes[0]], cls_last=modes[0] == "lasttoken")
-
-
-class Dense(Stage):
-    """A linear layer over the text's vector, with an activation: sentence-transformers' ``Dense``."""
-
-    ACTIVATIONS: ClassVar[dict[str, type[nn.Module]]] = {
-        f"torch.nn.modules.{kind.__module__.rpartition('.')[2]}.{kind.__name__}": kind
-        for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid)
-    }
-
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, activation: nn.Module | None = None) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs, bias=bias)
-        self.activation = activation or nn.Identity()
-
-    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
-        """(B, D) to (B, D')."""
-        projected: Tensor = self.activation(self.linear(vectors))
-        return projected
-
-    def size(self, dimension: int) -> int:
-        """Its own."""
-        return self.linear.out_features
-
-    def save(self, folder: Path) -> None:
-        """Settings and weights."""
-        names = {kind: name for name, kind in self.ACTIVATIONS.items()}
-        write_json(
-            folder / SETTINGS,
-            {
-                "in_features": self.linear.in_features,
-                "out_features": self.linear.out_features,
-                "bias": self.linear.bias is not None,
-                "activation_function": names[type(self.activation)],
-            },
-        )
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """From its files.
-
-        Raises:
-            MirrorError: the activation is not known, or the files do not fit together.
-        """
-        settings = read_json(folder / SETTINGS)
-        name = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
-        if name not in cls.ACTIVATIONS:
-            raise MirrorError(
-                f"{folder} has the activation {name}, which mirror does not run: use sentence-transformers."
-            )
-        sizes = settings["in_features"], settings["out_features"]
-        stage = cls(*sizes, bias=settings.get("bias", True), activation=cls.ACTIVATIONS[name]())
-        stage.load_state_dict(load_file(folder / WEIGHTS))
-        return stage
-
-
-class Normalize(Stage):
-    """Vectors of length 1."""
-
-    def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
-        """(B, D)."""
-        return F.normalize(vectors, dim=-1)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Without a setting: what newer versions of sentence-transformers write down is what it does anyway."""
-        return cls()
-
-
-STAGES: dict[str, type[Stage]] = {
-    "WeightedLayerPooling": LayerMix,
-    "Pooling": TokenPooling,
-    "Dense": Dense,
-    "Normalize": Normalize,
-}
-"""By the name of sentence-transformers' module."""
+        return cls(*ours, cls_last=last)
 
 
 def write_json(path: Path, content: Any) -> None:

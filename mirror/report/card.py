@@ -51,6 +51,7 @@ arXiv 2104.08027) from raw text alone, without labels.
 | augmentation | {views}{rates} |
 | loss | {loss} |
 | projection head | {described(config.head)} |
+| post-processing | {described(config.post)} |
 | optimizer | {described(config.optim)} |
 | schedule | {described(config.schedule)} |
 | seed | {config.seed} |

@@ -3,12 +3,15 @@ there."""
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from mirror.config import TrainConfig
-from mirror.config.parts import TARGET, build, check_part
+from mirror.config.parts import build, check_part, part_name
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
+from mirror.encoder.stages import Stage
 from mirror.losses.base import Loss
 from mirror.losses.embedder import Embedder
 from mirror.training.module import MirrorModule
@@ -26,6 +29,8 @@ def check_parts(config: TrainConfig) -> None:
     check_optimizer(config.optim, config.schedule)
     if config.head:
         check_part(config.head, "head", "dimension")
+    if config.post:
+        check_part(config.post, "post", "vectors")
     if config.perturb:
         check_part(config.perturb, "perturb")
     if isinstance(config.model.pooling, Mapping):
@@ -57,7 +62,12 @@ def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
     return MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)
 
 
+def build_post(config: TrainConfig, vectors: NDArray[np.float32]) -> Stage:
+    """The stage that ``post`` fits on the training texts' vectors, (N, D)."""
+    return build(config.post, "post", Stage, vectors=vectors)
+
+
 def pooling_name(config: TrainConfig) -> str:
     """What the tuned encoder's pooling is called in tables."""
     choice = config.model.pooling
-    return str(choice[TARGET]).rpartition(".")[2] if isinstance(choice, Mapping) else choice
+    return part_name(choice) if isinstance(choice, Mapping) else choice

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from mirror.config import Select, Strategy, TrainConfig, plain
-from mirror.config.parts import build, located
+from mirror.config.parts import build, located, part_name
 from mirror.data.batches import MirrorData
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import TextTable, choose, read_texts
@@ -33,7 +33,7 @@ from mirror.runs.sharing import fingerprint, shared
 from mirror.runs.stop import held
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
-from mirror.training.parts import check_parts, perturbations, pooling_name
+from mirror.training.parts import build_module, build_post, check_parts, perturbations, pooling_name
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
@@ -95,6 +95,7 @@ def train(
         for seed in reversed(range(config.seed, config.seed + config.seeds)):
             run.tune(seed)
             if rank_zero:
+                run.post_process()
                 run.measure_tuned(seed)
                 run.save(seed)
         if rank_zero:
@@ -209,12 +210,23 @@ class Run:
                 )
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
+            self._check_post()
             self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
             with self.encoder.perturbed(perturbations(self.config)):
                 pass  # what the model does not take is told now, not after it has been measured
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
-        self._untouched = copy.deepcopy(self.encoder.backbone.state_dict()) if self.config.seeds > 1 else None
+        self._pooling = self.encoder.pooling
+        self._untouched = copy.deepcopy(self.encoder.state_dict()) if self.config.seeds > 1 else None
+
+    def _check_post(self) -> None:
+        size = (self.config.post or {}).get("dimensions")
+        most = min(self.encoder.dimension, len(self.table.pairs) - 1)
+        if isinstance(size, int) and size > most:
+            raise MirrorError(
+                f"post.dimensions={size}: {len(self.table.pairs)} texts with vectors of {self.encoder.dimension} span "
+                f"{most} at most; lower it, or give more texts."
+            )
 
     def _seed_pooling(self, seed: int) -> None:
         """A pooling of the user's own may have weights, which follow the seed."""
@@ -267,9 +279,13 @@ class Run:
             number = self.config.seed + self.config.seeds - seed
             log.info("seed %d (%d of %d)", seed, number, self.config.seeds)
         if self._untouched is not None:
-            self.encoder.backbone.load_state_dict(self._untouched)
+            self.encoder.pooling = self._pooling  # without what was fitted after the seed before
+            self.encoder.load_state_dict(self._untouched)
         if seed != self.config.seed or self._untouched is not None:
             self._seed_pooling(seed)
+        if self.config.trainer.max_epochs == 0:  # the model as it is, for what is fitted afterwards
+            self.loss, self.record["steps"] = build_module(self.seeded(seed), self.encoder).loss, 0
+            return
         self.data.pairs.reseed(seed)
         with self.record.phase("train"):
             watch = self._watch()
@@ -286,6 +302,16 @@ class Run:
         every, pairs = self.config.eval.geometry_every, self.results.sample[:WATCHED]
         whole = self.config.trainer.strategy is not Strategy.fsdp
         return [GeometryWatch(self.encoder, pairs, every, self.record)] if every and pairs and whole else []
+
+    def post_process(self) -> None:
+        """Fit what comes after the pooling, such as whitening, on the training texts."""
+        if not self.config.post:
+            return
+        with self.record.phase("post-process"):
+            texts = list(dict.fromkeys(text for pair in self.table.pairs for text in pair))
+            vectors = self.encoder.encode(texts, progress=self.config.trainer.progress)
+            stage = build_post(self.config, vectors).to(self.encoder.device)
+            self.encoder.pooling = self.encoder.pooling.followed_by(stage, part_name(self.config.post))
 
     def measure_tuned(self, seed: int) -> None:
         """Score the encoder as it will be saved."""

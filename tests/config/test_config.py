@@ -52,7 +52,7 @@ def train_config(*overrides: str) -> TrainConfig:
 def written_in(group: str, option: str) -> Iterator[tuple[str, Any]]:
     """The values that a file sets, each with its place in the whole configuration."""
     file = CONF / group / f"{option}.yaml"
-    package = group
+    package = group.replace("/", ".")
     for line in file.read_text().splitlines():
         if line.startswith("# @package "):
             package = line.removeprefix("# @package ")
@@ -291,7 +291,7 @@ def test_missing_value_is_named() -> None:
         (BatchConfig, "batch.micro", 0),
         (TrainerConfig, "trainer.devices", 0),
         (TrainerConfig, "trainer.nodes", 0),
-        (TrainerConfig, "trainer.max_epochs", 0),
+        (TrainerConfig, "trainer.max_epochs", -1),
         (TrainerConfig, "trainer.max_steps", 0),
         (TrainerConfig, "trainer.gradient_clip", 0.0),
         (TrainerConfig, "trainer.devices", 2),  # without a process for each

@@ -48,6 +48,8 @@ def reference(folder: Path, texts: list[str], pooling: Pooling, pad_to: int) -> 
             Pooling.max: lambda states: states[-1].amax(dim=0),
             Pooling.first_last: lambda states: (states[1].mean(dim=0) + states[-1].mean(dim=0)) / 2,
             Pooling.last_two: lambda states: (states[-2].mean(dim=0) + states[-1].mean(dim=0)) / 2,
+            Pooling.concat: lambda states: torch.cat([states[-1][0], states[-1].amax(dim=0), states[-1].mean(dim=0)]),
+            Pooling.layers: lambda states: sum(state.mean(dim=0) for state in states[1:]) / (len(states) - 1),
             Pooling.mean_padded: lambda states: states[-1].mean(dim=0),
         }[pooling](states)
         vectors.append(np.asarray(vector))
@@ -55,6 +57,34 @@ def reference(folder: Path, texts: list[str], pooling: Pooling, pad_to: int) -> 
 
 
 # --- pooling
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_attention_pooling_is_its_formula(packing: bool, bert: Path, tmp_path: Path) -> None:
+    """Against a loop over texts and heads; it is saved with its query."""
+    part = {"_target_": "mirror.encoder.attention.AttentionPooling", "heads": 2}
+    encoder = MirrorEncoder.load(bert, part)
+    encoder.layout.packing = packing
+    np.testing.assert_allclose(encoder.encode(TEXTS), MirrorEncoder.load(bert, "mean").encode(TEXTS), atol=1e-5)
+    query = torch.randn(2, encoder.dimension // 2)
+    encoder.pooling.stages[0].query.data.copy_(query)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+    model = transformers.AutoModel.from_pretrained(bert, dtype=torch.float32).eval()
+    expected = []
+    with torch.no_grad():
+        for text in TEXTS:
+            (states,) = model(**tokenizer(text, truncation=True, return_tensors="pt")).last_hidden_state  # (tokens, D)
+            heads = zip(states.chunk(2, dim=1), query, strict=True)
+            expected.append(torch.cat([(piece @ one).softmax(0) @ piece for piece, one in heads]))
+        rows = encoder(encoder.layout.blocks(encoder.layout.tokenize(TEXTS)))
+    torch.testing.assert_close(rows, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    encoder.save(tmp_path / "saved")
+    np.testing.assert_allclose(MirrorEncoder.load(tmp_path / "saved").encode(TEXTS), rows.numpy(), atol=1e-5)
+
+
+def test_attention_of_heads_that_do_not_divide_the_states(bert: Path) -> None:
+    with pytest.raises(MirrorError, match=r"heads=5 does not divide"):
+        MirrorEncoder.load(bert, {"_target_": "mirror.encoder.attention.AttentionPooling", "heads": 5})
 
 
 @pytest.mark.parametrize("pooling", list(Pooling))
@@ -72,6 +102,8 @@ def test_poolings_differ(bert: Path) -> None:
     encoder = MirrorEncoder.load(bert)
     vectors = []
     for pooling in Pooling:
+        if pooling is Pooling.concat:
+            continue  # of another size
         encoder.pooling = encoder.make_pooling(pooling)
         encoder.layout.pad_to = 100 if pooling is Pooling.mean_padded else None
         vectors.append(encoder.encode(TEXTS[0]))
@@ -80,6 +112,8 @@ def test_poolings_differ(bert: Path) -> None:
 
 def test_cls_ends_the_text_in_xlnet(tmp_path: Path) -> None:
     folder = build("xlnet", tmp_path / "xlnet")
+    with pytest.raises(MirrorError, match=r"model\.pooling=concat: .* choose cls or mean"):
+        MirrorEncoder.load(folder, "concat")
     encoder = MirrorEncoder.load(folder)
     tokens = encoder.layout.tokenize([SENTENCES[0]])
     assert encoder.tokenizer.convert_ids_to_tokens(tokens["input_ids"][0])[-2:] == ["<sep>", "<cls>"]

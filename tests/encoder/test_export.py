@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
+from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, write_whole
 from mirror.encoder.pooling import TextPooling, layer_weights
-from mirror.encoder.stages import LayerMix, Normalize, TokenPooling
+from mirror.encoder.stages import LayerMix, TokenPooling
 from tests.architectures import build
 from tests.conftest import SENTENCES, files_no_larger_than
 
@@ -127,6 +128,8 @@ def test_reads_what_sentence_transformers_saves(foreign: Path) -> None:
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, Pooling.cls),
         ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, Pooling.mean),
         ({"pooling_mode_max_tokens": True, "include_prompt": True}, Pooling.max),
+        ({"pooling_mode": ["cls", "max", "mean"]}, Pooling.concat),
+        ({f"pooling_mode_{mode}": True for mode in ("mean_tokens", "max_tokens", "cls_token")}, Pooling.concat),
     ],
 )
 def test_reads_both_forms_of_the_pooling_file(foreign: Path, settings: dict[str, Any], expected: Pooling) -> None:
@@ -139,7 +142,8 @@ def test_reads_both_forms_of_the_pooling_file(foreign: Path, settings: dict[str,
     [
         {"pooling_mode": "weightedmean"},
         {"pooling_mode": ["mean", "cls"]},
-        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+        {"pooling_mode_cls_token": True, "pooling_mode_lasttoken": True},
+        {"pooling_mode_cls_token": True, "pooling_mode_weightedmean_tokens": True},
     ],
 )
 def test_refuses_poolings_that_it_does_not_know(foreign: Path, settings: dict[str, Any]) -> None:
@@ -158,7 +162,7 @@ def test_a_dense_layer_is_run_and_saved_again(foreign: Path, tmp_path: Path) -> 
     theirs.save(str(tmp_path / "dense"))
     expected = theirs.encode(TEXTS)
     encoder = MirrorEncoder.load(tmp_path / "dense")
-    assert (encoder.dimension, encoder.pooling.name) == (12, "TokenPooling+Dense")
+    assert (encoder.dimension, encoder.pooling.name) == (12, "mean+Dense")
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-5)
     encoder.save(tmp_path / "again")
     again = other.SentenceTransformer(str(tmp_path / "again"), device="cpu")

@@ -29,7 +29,7 @@ def gradients(model: nn.Module, loss_of: Callable[[Any], Tensor]) -> dict[str, T
     """The loss and the gradients by name, averaged over the processes."""
     wrapped = DistributedDataParallel(model) if dist.is_initialized() else model
     loss = loss_of(wrapped)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     return {"loss": loss.detach(), **found}
 

@@ -141,7 +141,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("extra", [{"margin": 0.3}, {"focal": 0.5}])
-def test_what_the_decoupled_form_cannot_do_is_told(extra: dict[str, float]) -> None:
+def test_what_the_decoupled_form_cannot_do_is_told(extra: dict[str, Any]) -> None:
     with pytest.raises(MirrorError, match=r"loss\.form=nt_xent"):
         InfoNCE(form=LossForm.decoupled, **extra)
 

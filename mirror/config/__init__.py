@@ -3,6 +3,7 @@
 from mirror.config.checks import Rule, check, limit, rate
 from mirror.config.choices import (
     Accelerator,
+    Directions,
     LossForm,
     MaskUnit,
     Pooling,
@@ -42,6 +43,7 @@ __all__ = [
     "ArchitectureConfig",
     "BatchConfig",
     "DataConfig",
+    "Directions",
     "EncodeConfig",
     "EvalConfig",
     "EvaluateConfig",

@@ -53,6 +53,17 @@ class LossForm(Enum):
     decoupled = "decoupled"
 
 
+class Directions(Enum):
+    """Which vectors of a batch InfoNCE contrasts."""
+
+    all = "all"
+    """Each of the 2N views with all the others: 2N - 2 negatives (SimCLR, Mirror-BERT)."""
+    cross = "cross"
+    """The first view of each text with the second views of all: N - 1 negatives (SimCSE)."""
+    both = "both"
+    """The same from either side, averaged (LaBSE)."""
+
+
 class TokenizerKind(Enum):
     """BERT's kind of tokenizer, or RoBERTa's; the model's architecture goes with it."""
 

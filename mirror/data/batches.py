@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import pairwise
 from random import Random
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ class MirroredBatch:
     in the same order, and so on. One entry for each view where they are apart. Of its parts, one is encoded at a time.
     """
     text_ids: Tensor
-    """(V, N): equal numbers for equal texts, over all devices."""
+    """(V, N): equal numbers for equal texts, over all devices and batches."""
     strings: list[list[str]]
     """V lists of N strings: the views as the tokenizer got them."""
     changed: int
@@ -155,7 +156,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         # Drawn for the whole batch, so that the devices agree.
         strings = [view[self.rank :: self.world] for view in self.draw(key, pairs)]
         texts = [[pair[min(number, 1)] for pair in pairs[self.rank :: self.world]] for number in range(len(strings))]
-        numbers = _number(pairs) if self.tokens is None else self.numbers
+        numbers = {text: _stable(text) for pair in pairs for text in pair} if self.tokens is None else self.numbers
         text_ids = torch.tensor([[numbers[text] for text in side] for side in texts])  # (V, N)
         views = [view for side in strings for view in side]
         whole = [text for side in texts for text in side]
@@ -204,6 +205,11 @@ def _number(pairs: Sequence[Pair]) -> dict[str, int]:
         for text in pair:
             numbers.setdefault(text, len(numbers))
     return numbers
+
+
+def _stable(text: str) -> int:
+    """A number that a text has in every batch, process and run, at least 0."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
 
 class KeySampler(Sampler[BatchKey]):

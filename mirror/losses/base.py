@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from mirror.data.batches import MirroredBatch
+from mirror.errors import MirrorError
 from mirror.losses.embedder import Embedder
 
 Components = dict[str, Tensor]
@@ -42,3 +43,15 @@ class Loss(nn.Module):
     def describe(self) -> str:
         """A line for the log and the model card."""
         return type(self).__name__
+
+
+def check_two_views(batch: MirroredBatch) -> None:
+    """For losses that compare two views of each text.
+
+    Raises:
+        MirrorError: the batch has more or fewer.
+    """
+    if len(batch.text_ids) != 2:
+        raise MirrorError(
+            f"loss compares two views of each text, not {len(batch.text_ids)}: choose another aug or loss."
+        )

@@ -32,6 +32,24 @@ class Embedder(nn.Module):
         """The vectors of one view of each text, (N, D), of a batch whose sides are apart."""
         return self._embed(batch.sides[side])
 
+    @property
+    def dimension(self) -> int:
+        """D of the vectors that a loss sees."""
+        if self.head is None:
+            return self.encoder.dimension
+        weights, mode = next(self.encoder.parameters()), self.head.training
+        with torch.no_grad():
+            size = self.head.eval()(weights.new_zeros(1, self.encoder.dimension)).shape[-1]
+        self.head.train(mode)
+        return int(size)
+
+    def take_dropout(self, embed: "Embedder") -> None:
+        """Set the dropout of a copy to that of the encoder it was made of, which a run sets after the copy is made."""
+        for mine, theirs in zip(self.encoder.backbone.modules(), embed.encoder.backbone.modules(), strict=True):
+            for name, value in vars(theirs).items():
+                if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(theirs, nn.Dropout))):
+                    setattr(mine, name, value)
+
     def _embed(self, parts: Parts) -> Tensor:
         """Several parts are encoded one after the other and encoded again for their gradients, with the same dropout
         (gradient caching, Gao et al. 2021): the activations of only one part are held."""

@@ -48,6 +48,30 @@ def gather(vectors: Tensor, text_ids: Tensor) -> Gathered:
     )
 
 
+class InOrder(NamedTuple):
+    """Vectors and text numbers of all devices, as one process with the whole batch has them."""
+
+    vectors: Tensor  # (V, M, D)
+    text_ids: Tensor  # (V', M)
+    own: Tensor  # (N,), the places of this device's texts among the M
+
+
+def gather_in_order(vectors: Tensor, text_ids: Tensor) -> InOrder:
+    """Everyone's vectors in the order of the batch, for losses that depend on it; gradients as in ``gather``.
+
+    Device r of W holds texts r, r + W, r + 2W and so on of a batch (``MirroredPairs``).
+
+    Args:
+        vectors: (V, N, D).
+        text_ids: (V', N).
+    """
+    world = world_size()
+    own = torch.arange(vectors.shape[1], device=vectors.device) * world + (dist.get_rank() if world > 1 else 0)
+    found = gather(vectors, torch.cat([text_ids, own[None]]))
+    order = found.text_ids[-1].argsort()
+    return InOrder(found.vectors[:, order], found.text_ids[:-1, order], own)
+
+
 def world_size() -> int:
     """The number of processes that share a batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,15 +1,16 @@
 """InfoNCE over mirrored batches: each text's twin against the other vectors of the batch (paper, equation 1)."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mirror.config import LossForm, Rule
+from mirror.config import Directions, LossForm, Rule
 from mirror.data.batches import MirroredBatch
-from mirror.losses.base import Components, Loss
+from mirror.errors import MirrorError
+from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
 from mirror.losses.gather import gather, world_size
 
@@ -19,13 +20,20 @@ several GB. Batches of up to 512 texts are made as a whole."""
 
 
 class InfoNCE(Loss):
-    """InfoNCE over the 2N views of a batch.
+    """InfoNCE over the two views of each text of a batch.
 
     Args:
         temperature: divides the cosine similarities.
         form: with the positive in the denominator (NT-Xent, Chen et al. 2020; the authors' code) or without it
             (decoupled, Yeh et al. 2022; the formula as the paper prints it).
         mask_duplicates: texts that stand twice in a batch are not negatives of each other.
+        directions: which vectors are rows and which are their negatives; see ``Directions``.
+        margin: is subtracted from the positive's cosine (additive margin; LaBSE, Feng et al. 2022, equation 2: 0.3).
+        focal: power of the weight (1 - p) of each row, where p is the probability of its positive
+            (KaLM-Embedding-V2: 0.5); the weight itself has no gradient.
+
+    Raises:
+        MirrorError: ``margin`` or ``focal`` with the decoupled form.
     """
 
     def __init__(
@@ -33,23 +41,48 @@ class InfoNCE(Loss):
         temperature: Annotated[float, Rule(lambda t: 0 < t <= 100, "above 0 and at most 100")] = 0.04,
         form: LossForm = LossForm.nt_xent,
         mask_duplicates: bool = True,
+        directions: Directions = Directions.all,
+        margin: Annotated[float, Rule(lambda m: 0 <= m <= 2, "from 0 to 2")] = 0.0,
+        focal: Annotated[float, Rule(lambda power: 0 <= power <= 10, "from 0 to 10")] = 0.0,
     ) -> None:
         super().__init__()
+        if form is LossForm.decoupled and (margin or focal):
+            raise MirrorError(
+                "loss.margin and loss.focal need the positive in the denominator: leave them at 0 with "
+                "loss.form=decoupled, or choose loss.form=nt_xent."
+            )
         self.temperature, self.form, self.mask_duplicates = temperature, form, mask_duplicates
+        self.directions, self.margin, self.focal = directions, margin, focal
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
-        """One component, the loss."""
-        vectors = embed(batch)  # (2, N, D)
-        loss = info_nce(vectors, batch.text_ids, self.temperature, form=self.form, mask_duplicates=self.mask_duplicates)
+        """One component, the loss.
+
+        Raises:
+            MirrorError: the batch has other than two views of each text.
+        """
+        check_two_views(batch)
+        loss = info_nce(
+            embed(batch),  # (2, N, D)
+            batch.text_ids,
+            self.temperature,
+            form=self.form,
+            mask_duplicates=self.mask_duplicates,
+            directions=self.directions,
+            margin=self.margin,
+            focal=self.focal,
+        )
         return {"loss": loss}
 
     def negatives(self, texts: int) -> int:
-        """All vectors but one's own and one's twin."""
-        return 2 * texts - 2
+        """All vectors but one's own and one's twin, or those of the other side but one's twin."""
+        return 2 * texts - 2 if self.directions is Directions.all else texts - 1
 
     def describe(self) -> str:
-        """Form and temperature."""
-        return f"InfoNCE ({self.form.value}), temperature {self.temperature}"
+        """Form, temperature, and what is not the default."""
+        extras = [f"directions {self.directions.value}"] if self.directions is not Directions.all else []
+        extras += [f"margin {self.margin}"] if self.margin else []
+        extras += [f"focal {self.focal}"] if self.focal else []
+        return ", ".join([f"InfoNCE ({self.form.value}), temperature {self.temperature}", *extras])
 
 
 def info_nce(
@@ -59,8 +92,11 @@ def info_nce(
     *,
     form: LossForm = LossForm.nt_xent,
     mask_duplicates: bool = False,
+    directions: Directions = Directions.all,
+    margin: float = 0.0,
+    focal: float = 0.0,
 ) -> Tensor:
-    """InfoNCE over 2N vectors: each text's twin against the other 2N - 2 vectors.
+    """InfoNCE over 2N vectors: each text's twin against the other vectors.
 
     Under ``torch.distributed`` the negatives are those of all devices, and the mean of the devices' gradients is
     the gradient of one process with the whole batch: each device scores its own rows against everyone's columns.
@@ -71,44 +107,106 @@ def info_nce(
         temperature: divides the cosine similarities.
         form: with the positive in the denominator or without it; see ``InfoNCE``.
         mask_duplicates: leave out of a row's negatives all that equal its own text or its positive.
+        directions: which vectors are rows and columns; see ``Directions``.
+        margin: see ``InfoNCE``.
+        focal: see ``InfoNCE``.
 
     Returns:
-        The mean over the 2N rows, a scalar in float32. At most ``ENTRIES`` of the similarity matrix are held at a time,
+        The mean over the rows, a scalar in float32. At most ``ENTRIES`` of the similarity matrix are held at a time,
         and made again for the gradient: memory is linear in N.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         unit = F.normalize(vectors.float(), dim=-1)  # (2, N, D)
         everyone, ids, first = gather(unit, text_ids)  # (2, M, D), (2, M)
-        rows, columns, column_ids = unit.flatten(0, 1), everyone.flatten(0, 1), ids.flatten()
         n, total = unit.shape[1], everyone.shape[1]
-        own = torch.arange(first, first + n, device=rows.device)
-        own = torch.cat([own, own + total])  # (2N,): each row's place among the columns
-        twin = (own + total) % (2 * total)
-
-        def summed(rows: Tensor, columns: Tensor, own: Tensor, twin: Tensor) -> Tensor:
-            logits = rows @ columns.T / temperature  # (R, 2M)
-            positive = logits.gather(1, twin[:, None])  # (R, 1)
-            excluded = torch.zeros_like(logits, dtype=torch.bool)
-            if mask_duplicates:
-                alike = (column_ids[own][:, None], column_ids[twin][:, None])
-                excluded = (column_ids[None] == alike[0]) | (column_ids[None] == alike[1])
-            excluded = excluded.scatter(1, own[:, None], True)
-            excluded = excluded.scatter(1, twin[:, None], form is LossForm.decoupled)
-            logits = logits.masked_fill(excluded, -torch.inf)
-            # A row without any negative has nothing to learn; log 0 would make it infinite.
-            alone = excluded.all(dim=1, keepdim=True)
-            return (torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True) - positive).sum()
-
-        at_a_time = max(1, ENTRIES // len(columns))
-        if len(rows) <= at_a_time:
-            loss = summed(rows, columns, own, twin)
+        own = torch.arange(first, first + n, device=unit.device)  # (N,)
+        if directions is Directions.all:
+            own = torch.cat([own, own + total])  # (2N,): each row's place among the columns
+            twin = (own + total) % (2 * total)
+            flat = ids.flatten()
+            rows = [Rows(unit.flatten(0, 1), torch.stack([flat[own], flat[twin]], dim=1), twin, own)]
+            columns = [Columns(everyone.flatten(0, 1), flat)]
         else:
-            pieces = zip(*(tensor.split(at_a_time) for tensor in (rows, own, twin)), strict=True)
-            parts = [
-                checkpoint(summed, piece, columns, *places, use_reentrant=False, preserve_rng_state=False)
-                for piece, *places in pieces
-            ]
-            loss = torch.stack(parts).sum()
+            sides = (0, 1) if directions is Directions.both else (0,)
+            rows = [Rows(unit[side], text_ids[[side, 1 - side]].T, own) for side in sides]
+            columns = [Columns(everyone[1 - side], ids[1 - side]) for side in sides]
+        sums = [
+            contrasted(
+                one,
+                other,
+                temperature,
+                form=form,
+                mask_duplicates=mask_duplicates,
+                margin=margin,
+                focal=focal,
+            )
+            for one, other in zip(rows, columns, strict=True)
+        ]
+        loss = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
         # Sum over own rows / all rows: the devices' losses add up to the loss of one process. DDP averages the
         # gradients, hence the factor.
-        return loss / (2 * total) * world_size()
+        return loss / (total if directions is Directions.cross else 2 * total) * world_size()
+
+
+class Rows(NamedTuple):
+    """Vectors that look for their positives among the columns."""
+
+    vectors: Tensor  # (R, D), of length 1
+    text_ids: Tensor  # (R, 2), of the text and of its positive
+    twin: Tensor  # (R,), the positive's place among the columns
+    own: Tensor | None = None  # (R,), the row's own place among them; None where it has none
+
+
+class Columns(NamedTuple):
+    """Positives and negatives."""
+
+    vectors: Tensor  # (C, D), of length 1
+    text_ids: Tensor  # (C,)
+    blocked: Tensor | None = None  # (C,), true where a column is nobody's negative
+
+
+def contrasted(
+    rows: Rows,
+    columns: Columns,
+    temperature: float,
+    *,
+    form: LossForm = LossForm.nt_xent,
+    mask_duplicates: bool = False,
+    margin: float = 0.0,
+    focal: float = 0.0,
+) -> Tensor:
+    """The sum over the rows of -log p(positive); the settings as in ``info_nce``."""
+
+    def summed(vectors: Tensor, others: Tensor, row_ids: Tensor, twin: Tensor, own: Tensor) -> Tensor:
+        logits = vectors @ others.T / temperature  # (R, C)
+        positive = logits.gather(1, twin[:, None])  # (R, 1)
+        if margin:
+            positive = positive - margin / temperature
+            logits = logits.scatter(1, twin[:, None], positive)
+        excluded = torch.zeros_like(logits, dtype=torch.bool)
+        if mask_duplicates:
+            excluded = (columns.text_ids[None] == row_ids[:, :1]) | (columns.text_ids[None] == row_ids[:, 1:])
+        if columns.blocked is not None:
+            excluded = excluded | columns.blocked
+        excluded = excluded.scatter(1, own[:, None], True)
+        excluded = excluded.scatter(1, twin[:, None], form is LossForm.decoupled)
+        logits = logits.masked_fill(excluded, -torch.inf)
+        # A row without any negative has nothing to learn; log 0 would make it infinite.
+        alone = excluded.all(dim=1, keepdim=True)
+        losses = torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True) - positive
+        if focal:
+            # 1 - p, exact where p is near 1; rounding may leave a loss a little below 0.
+            losses = losses * (-torch.expm1(-losses.detach())).clamp(min=0) ** focal
+        return losses.sum()
+
+    own = rows.twin if rows.own is None else rows.own
+    of_rows = (rows.text_ids, rows.twin, own)
+    at_a_time = max(1, ENTRIES // len(columns.vectors))
+    if len(rows.vectors) <= at_a_time:
+        return summed(rows.vectors, columns.vectors, *of_rows)
+    pieces = zip(*(tensor.split(at_a_time) for tensor in (rows.vectors, *of_rows)), strict=True)
+    parts = [
+        checkpoint(summed, piece, columns.vectors, *rest, use_reentrant=False, preserve_rng_state=False)
+        for piece, *rest in pieces
+    ]
+    return torch.stack(parts).sum()

@@ -112,7 +112,7 @@ def light(script: str, *arguments: str, **environment: str) -> tuple[str, list[s
 @pytest.mark.parametrize(
     ("script", "argument", "expected"),
     [
-        ("train.py", "--help", "aug: drophead, mirror"),
+        ("train.py", "--help", "deletion, drophead, mirror"),
         ("evaluate.py", "--cfg=job", "stsb-dev"),
         ("encode.py", "--help", "input: ???"),
         ("pretrain.py", "--help", "size: base, medium, mini"),

@@ -22,13 +22,13 @@ from mirror.config import BatchConfig
 from mirror.data.rows import Pair
 from mirror.data.texts import LongPairs, TextTable
 from mirror.data.views import Views
+from mirror.data.views.base import look
 from mirror.encoder.layout import Layout
 from mirror.encoder.packing import TokenBlock, Tokens, join, row_width, select
 from mirror.errors import MirrorError
 from mirror.runs.sharing import fingerprint, shared
 
 log = logging.getLogger(__name__)
-
 
 Parts = list[list[TokenBlock]]
 """Some texts, in parts that are encoded one after the other; each part in a few blocks."""
@@ -97,6 +97,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
     ) -> None:
         self.pairs, self.layout, self.views, self.batch = pairs, layout, views, batch
         self.seed, self.apart, self.rank, self.world = seed, apart, rank, world
+        look(views, pairs)
         self.tokens: Tokens | None = None
         self.max_tokens = longest = batch.max_tokens
         if not isinstance(pairs, LongPairs):
@@ -108,7 +109,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
             self.tokens = tokens
             longest = row_width(max(len(ids) for ids in tokens["input_ids"]))
             self.max_tokens = min(batch.max_tokens, longest)
-        layout.probe(longest)
+        layout.probe(min(longest + views.longer, layout.max_tokens))
         self._order: tuple[int, list[int]] = (-1, [])
 
     def reseed(self, seed: int) -> None:
@@ -165,6 +166,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
             tokens = self.layout.tokenize(views, self.max_tokens)
         else:
             tokens = self._tokens(self.tokens, text_ids.flatten().tolist(), views, changed)
+        tokens, placed = self.place(tokens, key, len(strings))
         if self.apart:
             size = len(strings[0])
             sides = [select(tokens, range(start, start + size)) for start in range(0, len(views), size)]
@@ -174,8 +176,33 @@ class MirroredPairs(Dataset[MirroredBatch]):
             sides=[self._parts(side, len(pairs)) for side in sides],
             text_ids=text_ids,
             strings=strings,
-            changed=len(changed),
+            changed=len({*changed, *placed}),
         )
+
+    def place(self, tokens: Tokens, key: BatchKey, views: int) -> tuple[Tokens, list[int]]:
+        """Let the view maker place the tokens of its views.
+
+        Args:
+            tokens: of ``views`` views of this device's texts, one view after the other.
+            key: of the batch.
+            views: how many views these are.
+
+        Returns:
+            The tokens, and which of the texts were changed.
+        """
+        if not self.views.edits_tokens:
+            return tokens, []
+        size = len(tokens["input_ids"]) // views
+        chosen = []
+        for i, ids in enumerate(tokens["input_ids"]):
+            view, text = i // size, self.rank + self.world * (i % size)
+            # Seeded by the text's place in the whole batch, since a device has the tokens of its own texts alone.
+            rng = Random(f"tokens {self.seed} {key.epoch} {key.step} {view} {text}")
+            chosen.append(self.views.places(ids, view, rng))
+        placed = {
+            name: [[row[k] for k in to] for row, to in zip(rows, chosen, strict=True)] for name, rows in tokens.items()
+        }
+        return placed, [i for i, to in enumerate(chosen) if to != list(range(len(tokens["input_ids"][i])))]
 
     def _tokens(self, ready: Tokens, numbers: list[int], views: list[str], changed: list[int]) -> Tokens:
         """The views' tokens: those of their texts, but for the changed ones."""

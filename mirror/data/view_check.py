@@ -51,12 +51,21 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Seq
     key = BatchKey(epoch=0, step=0)
     texts = pairs.texts(key)
     drawn = pairs.draw(key, texts)
-    changed = sum(
-        any(view != pair[min(number, 1)] for number, view in enumerate(views))
-        for pair, views in zip(texts, zip(*drawn, strict=True), strict=True)
-    ) / len(texts)
     left, right = (side[:SAMPLE] for side in drawn[:2])
     tokens = encoder.layout.tokenize([*left, *right], pairs.batch.max_tokens)
+    tokens, placed = pairs.place(tokens, key, 2)
+    altered = {
+        i
+        for i, (pair, views) in enumerate(zip(texts, zip(*drawn, strict=True), strict=True))
+        if any(view != pair[min(number, 1)] for number, view in enumerate(views))
+    }
+    shown = len(texts)
+    if pairs.views.edits_tokens:  # only the tokens of these were looked at
+        shown = len(left)
+        altered = {i for i in altered if i < shown} | {i % shown for i in placed}
+        decoded = [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens["input_ids"]]
+        left, right = decoded[:shown], decoded[shown:]
+    changed = len(altered) / shown
     with encoder.perturbed(perturbations):
         vectors = encoder([block.to(encoder.device) for block in encoder.layout.blocks(tokens)])  # (2S, D)
     a, b = vectors.float().chunk(2)

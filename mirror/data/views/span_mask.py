@@ -1,7 +1,4 @@
-"""What makes the views of a text differ before the network sees them. A view maker is chosen by ``aug=``.
-
-One of a user's own is one class, and ``_target_: my_package.MyViews`` in a file of the group ``aug``.
-"""
+"""A run of the text gives way to the mask token: Mirror-BERT's own augmentation."""
 
 import re
 from random import Random
@@ -9,29 +6,9 @@ from typing import Annotated
 
 from mirror.config import Rule, SpanUnit
 from mirror.data.rows import Pair
+from mirror.data.views.base import Views
 from mirror.encoder.layout import Layout, Span
 from mirror.errors import MirrorError
-
-
-class Views:
-    """Makes the views of each text. Its settings are the arguments of its ``__init__``; where that also asks for
-    ``layout``, it is given the encoder's tokenizer and limits."""
-
-    count = 2
-    """Views of each text. View 0 shows the pair's left text, view 1 its right one."""
-
-    def __call__(self, pair: Pair, rng: Random) -> tuple[str, ...]:
-        """The views of a text, as strings.
-
-        Args:
-            pair: the text and its positive, which is the text itself unless the data gives another.
-            rng: whatever is drawn comes from it, so that a batch is the same whoever makes it.
-        """
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        """A line for the log and the model card."""
-        return type(self).__name__
 
 
 class SpanMask(Views):

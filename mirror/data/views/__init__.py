@@ -1,0 +1,13 @@
+"""What makes the views of a text differ before the network sees them. A view maker is chosen by ``aug=``.
+
+One of a user's own is one class, and ``_target_: my_package.MyViews`` in a file of the group ``aug``.
+"""
+
+from mirror.data.views.base import Views
+from mirror.data.views.crop import Crop
+from mirror.data.views.deletion import Deletion
+from mirror.data.views.repetition import Repetition
+from mirror.data.views.shuffle import Shuffle
+from mirror.data.views.span_mask import SpanMask
+
+__all__ = ["Crop", "Deletion", "Repetition", "Shuffle", "SpanMask", "Views"]

@@ -17,7 +17,7 @@ class Repetition(Views):
     Of a text of ``n`` tokens, special ones included, ``randrange(min(limit, floor(share * n)))`` are repeated, which
     may be none. They are drawn without replacement and are never the first, the last or a CLS or SEP token. As in the
     authors' code, repeating comes after cutting, so a view may be longer than ``batch.max_tokens``, but never longer
-    than the model takes.
+    than the model takes, or than the fixed width of ``batch.pad_to_max``.
 
     One deviation: the authors draw the repetitions once, before training; here each batch draws anew.
 

@@ -160,7 +160,7 @@ def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
     options: list[str] = []
     words: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-", argument)
+        ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-(?!\d)", argument)
         (words if ours else options).append(argument)
     return options, words
 

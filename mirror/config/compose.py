@@ -141,7 +141,8 @@ def named_model(name: str) -> str | None:
     file = CONF / "model" / f"{name}.yaml"
     if not re.fullmatch(r"\w+", name) or Path(name).exists() or not file.is_file():
         return None
-    return str(OmegaConf.load(file).get("path", ModelConfig.path))
+    values: Any = OmegaConf.load(file)
+    return str(values.get("path", ModelConfig.path))
 
 
 def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:

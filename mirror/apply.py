@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mirror.config import EncodeConfig, EvaluateConfig, plain
+from mirror.config.compose import named_model
 from mirror.data.files import read_lines
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.pooling import TextPooling
@@ -148,7 +149,7 @@ def encode(config: EncodeConfig) -> None:
 
 def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
     """Load an encoder; one that was saved with its pooling keeps it."""
-    encoder = MirrorEncoder.load(name, max_tokens=config.max_tokens, setting="encoder")
+    encoder = MirrorEncoder.load(named_model(name) or name, max_tokens=config.max_tokens, setting="encoder")
     if encoder.saved_pooling is None and config.pooling is not None:
         encoder.pooling = encoder.make_pooling(config.pooling)
     elif config.pooling is not None and config.pooling.value != encoder.saved_pooling:

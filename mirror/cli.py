@@ -26,6 +26,7 @@ from mirror.runs import stop
 from mirror.runs.record import METRICS, has_checkpoint, record_failure
 from mirror.runs.registry import end_with_sweep, hold_lock, read_run, strangers
 from mirror.runs.sharing import start_sharing, stop_sharing
+from mirror.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
     options: list[str] = []
     words: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-", argument)
+        ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-(?!\d)", argument)
         (words if ours else options).append(argument)
     return options, words
 
@@ -211,6 +212,9 @@ def _start(
     leaves_record: bool = True,
 ) -> None:
     """Compose the settings and run; a user's mistake ends with one sentence and status 1."""
+    if sys.argv[1:] == ["--version"]:  # Hydra would tell its own
+        print(f"mirror {__version__}")
+        return
     register_schemas()
     sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
     failed: list[str] = []

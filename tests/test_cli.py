@@ -572,3 +572,14 @@ def test_search(command: Command, encoder: Path) -> None:
     assert result.code == 0, result.err
     assert "who's there, or isn't?" in result.out
     assert "among 240 texts" in result.out
+
+
+def test_version_is_mirrors(command: Command) -> None:
+    from mirror import __version__
+
+    assert __version__ in command("train", "--version").out
+
+
+def test_encode_by_the_name_of_a_model(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one\ntwo\n", encoding="utf-8")
+    assert command("encode", "encoder=mini", f"input={tmp_path}/texts.txt", f"output={tmp_path}/v.npy").code == 0

@@ -15,7 +15,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
+from mirror.config import (
+    EncodeConfig,
+    EvaluateConfig,
+    ModelConfig,
+    PretrainConfig,
+    ReportConfig,
+    SearchConfig,
+    TrainConfig,
+)
 from mirror.config.parts import TARGET
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
@@ -99,6 +107,10 @@ def settings(config: DictConfig) -> Any:
     Raises:
         MirrorError: a value is missing, of the wrong type, or out of range.
     """
+    if stray := next(_strays(config), None):
+        raise MirrorError(
+            _unknown(stray, next(name for name in SCHEMAS if SCHEMAS[name] is OmegaConf.get_type(config)))
+        )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise MirrorError(f"{missing[0]} is not set: add {missing[0]}=… to the command.")
@@ -110,6 +122,29 @@ def settings(config: DictConfig) -> Any:
         raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
 
 
+def _strays(section: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that ``+`` added to a section whose settings its dataclass lists; a part checks its own."""
+    schema: Any = OmegaConf.get_type(section)
+    if not dataclasses.is_dataclass(schema):
+        return
+    known = {field.name for field in dataclasses.fields(schema)}
+    for key in map(str, section):
+        if key not in known and not (key == "hydra" and not prefix):
+            yield prefix + key
+        elif dataclasses.is_dataclass(OmegaConf.get_type(section, key)):
+            yield from _strays(section[key], f"{prefix}{key}.")
+
+
+def named_model(name: str) -> str | None:
+    """What a file of the group ``model`` stands for, such as ``mini``; None where there is none, or a path of that
+    name."""
+    file = CONF / "model" / f"{name}.yaml"
+    if not re.fullmatch(r"\w+", name) or Path(name).exists() or not file.is_file():
+        return None
+    values: Any = OmegaConf.load(file)
+    return str(values.get("path", ModelConfig.path))
+
+
 def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
     """The settings that the run of ``name`` in ``folder`` began with, and what the new command line adds to them.
 
@@ -118,8 +153,12 @@ def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
     """
     try:
         stored = json.loads((folder / METRICS).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError) as error:
+        known = {field.name for field in dataclasses.fields(SCHEMAS[name])}
+        others = stored.keys() - known
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged, so its settings are lost.") from error
+    if others:
+        raise MirrorError(f"resume={folder} is no run of scripts/{name}.py: go on with the command that began it.")
     fixed = [override for override in overrides if not override.lstrip("+").startswith(FREE_ON_RESUME)]
     if fixed:
         raise MirrorError(
@@ -145,6 +184,8 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
             options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
             number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
             return f"{override} is no option: choose {group}={options}{number}."
+        if re.match(r"\+[^+]", override) and "An item is already at" in str(error):
+            return f"{override} is set already: write it without the +."
     # Hydra's own advice, to append what it does not know, leads to the next error.
     if unmatched := re.match(r"Could not override '(\w+)'", str(error)):
         if (CONF / unmatched[1]).is_dir():

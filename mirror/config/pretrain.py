@@ -137,6 +137,11 @@ class PretrainConfig:
             raise MirrorError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
             )
+        if self.model.path and self.tokenizer.kind is not TokenizerConfig.kind:
+            raise MirrorError(
+                f"tokenizer.kind={self.tokenizer.kind.value} is for a new model, and model.path={self.model.path} has "
+                "its own tokenizer: leave one of them out."
+            )
         if self.data.exclude_tests:
             raise MirrorError("data.exclude_tests means nothing to pre-training, which measures no sets: leave it out.")
         if self.trainer.strategy is Strategy.fsdp:

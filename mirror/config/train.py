@@ -270,7 +270,9 @@ class TrainConfig:
             rate(f"aug.{name}", value)
         check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
-        check(1 <= self.seeds <= 2**32 - self.seed, "seeds", self.seeds, "at least 1")
+        check(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        if self.seed + self.seeds > 2**32:
+            raise MirrorError(f"seeds={self.seeds} from seed={self.seed} on goes beyond 4294967295: lower seed.")
         if self.seeds > 1 and self.trainer.strategy is not Strategy.auto:
             raise MirrorError(f"seeds={self.seeds} needs one process: train on one device, or start a run per seed.")
         if self.seeds > 1 and self.resume:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
+from mirror.encoder.encoder import SURROGATE
 from mirror.errors import MirrorError
 
 Pair = tuple[str, str]
@@ -27,10 +29,14 @@ def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
     Raises:
         MirrorError: an item is neither a string nor a pair of strings.
     """
+    if texts is None or isinstance(texts, str | PathLike) or not isinstance(texts, Iterable):
+        raise MirrorError(f"texts={texts!r:.80} is no list of texts: give the texts themselves, as in ['one', 'two'].")
     pairs: list[Pair] = []
     for i, item in enumerate(texts):
         pair = (item, item) if isinstance(item, str) else tuple(item) if isinstance(item, tuple | list) else ()
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise MirrorError(f"texts[{i}] is neither a string nor a pair of strings: {item!r:.80}")
+        if wrong := next(filter(SURROGATE.search, pair), None):
+            raise MirrorError(f"texts[{i}] holds half a character, a lone surrogate: {wrong!r:.80}")
         pairs.append((pair[0], pair[1]))
     return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name)

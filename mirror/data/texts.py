@@ -134,9 +134,8 @@ def choose(rows: Rows, config: DataConfig, seed: int, source: str, excluded: Con
             table.fingerprint = zlib.crc32("\n".join(pair).encode("utf-8", "surrogatepass"), table.fingerprint)
     table.pairs = pairs if size <= MAX_IN_MEMORY else LongPairs(rows, kept)
     if len(table.pairs) < 2:
-        raise MirrorError(
-            f"data.path={config.path} leaves too few texts ({table}): training needs at least two different ones."
-        )
+        named = source if config.path is None else f"data.path={config.path}"
+        raise MirrorError(f"{named} leaves too few texts ({table}): training needs at least two different ones.")
     return table
 
 

@@ -4,7 +4,8 @@ One class for training, evaluation and users, so that what is measured is what w
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mirror.config import Pooling
+from mirror.config import Pooling, limit
+from mirror.config.train import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_TOKENS = 512
 """Longest text read where the model would take more: sentence encoders seldom see more."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65_536}
 """Tokens encoded at a time, by device: a CPU is fastest while they stay in its caches, a GPU wants to be filled."""
 
@@ -62,11 +66,15 @@ class MirrorEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.tokenizer, self.name = backbone, tokenizer, name
-        limit = min(max_tokens or MAX_TOKENS, longest_text(backbone, tokenizer))
-        self.layout = Layout(backbone, tokenizer, limit, name, pad_to)
+        longest = min(max_tokens or MAX_TOKENS, longest_text(backbone, tokenizer))
+        self.layout = Layout(backbone, tokenizer, longest, name, pad_to)
         self.pooling = pooling if isinstance(pooling, TextPooling) else self.make_pooling(pooling)
         self.saved_pooling: str | None = None
         """The name of the pooling that it was saved with; None for a plain model."""
+        self.scores: dict[str, dict[str, dict[str, float]]] = {}
+        """By column (``tuned``, ``raw mean``) and set what ``mirror_tune`` measured, × 100."""
+        self.loss_curve: list[tuple[int, float]] = []
+        """Its steps and losses."""
         self.block: TokenBlock | None = None
         """What is encoded at the moment."""
         # The pooler is not part of the encoder; it stays so that the folder loads without a warning.
@@ -95,6 +103,9 @@ class MirrorEncoder(nn.Module):
         Raises:
             MirrorError: there is no such model, the hub cannot be reached, or it is not an encoder.
         """
+        limit("max_tokens", max_tokens)
+        if isinstance(pooling, Pooling | str):
+            named_pooling("pooling", pooling)
         name = str(path)
         local, backbone, tokenizer = load_backbone(name, setting)
         saved = read_folder(local, backbone.config) if local else None
@@ -135,6 +146,10 @@ class MirrorEncoder(nn.Module):
     def max_tokens(self) -> int:
         """Longer texts are cut."""
         return self.layout.max_tokens
+
+    def __repr__(self) -> str:
+        kind = type(self.backbone).__name__
+        return f"MirrorEncoder({self.name}: {kind}, {self.pooling.name}, D={self.dimension}, {self.max_tokens} tokens)"
 
     def make_pooling(self, choice: PoolingChoice, *, normalize: bool = False) -> TextPooling:
         """A pooling for this encoder's backbone; see ``mirror.encoder.pooling.make_pooling``."""
@@ -188,7 +203,7 @@ class MirrorEncoder(nn.Module):
         return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
 
     def encode(
-        self, texts: str | Sequence[str], *, batch_tokens: int | None = None, progress: bool = False
+        self, texts: str | Iterable[str], *, batch_tokens: int | None = None, progress: bool = False
     ) -> NDArray[np.float32]:
         """Vectors of texts, (N, D), float32; (D,) for a single string.
 
@@ -201,7 +216,9 @@ class MirrorEncoder(nn.Module):
         if isinstance(texts, str):
             vector: NDArray[np.float32] = self.encode([texts], batch_tokens=batch_tokens)[0]
             return vector
-        return self.encode_by(texts, [self.pooling], batch_tokens=batch_tokens, progress=progress)[0]
+        if not isinstance(texts, Iterable):
+            raise MirrorError(f"texts={texts!r:.80} is no text: give a string or several, as in ['one', 'two'].")
+        return self.encode_by(list(texts), [self.pooling], batch_tokens=batch_tokens, progress=progress)[0]
 
     def encode_by(
         self,
@@ -212,9 +229,11 @@ class MirrorEncoder(nn.Module):
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
         """As ``encode``, by several poolings, for the price of one pass through the backbone."""
-        wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise MirrorError(f"texts[{wrong}] is not a string: {texts[wrong]!r:.80}")
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise MirrorError(f"texts[{i}] is not a string: {text!r:.80}")
+            if not text.isascii() and SURROGATE.search(text):
+                raise MirrorError(f"texts[{i}] holds half a character, a lone surrogate: {text!r:.80}")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
         tokens = self.layout.tokenize(texts) if texts else {"input_ids": []}

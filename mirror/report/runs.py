@@ -88,7 +88,8 @@ class Run:
     def log(self) -> str:
         """The end of its log."""
         for path in sorted(self.folder.glob("*.log")):
-            return path.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+            if path.is_file():
+                return path.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
         return ""
 
     def curve(self) -> list[tuple[int, float]]:
@@ -122,7 +123,7 @@ def collect(folders: Sequence[Path]) -> Found:
         else:
             try:
                 run = _run(path.parent, content)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (StopIteration, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
                 problems.append(f"{path} cannot be read ({type(error).__name__}: {error}): left out.")
                 continue
             key = (identity(content["config"]), run.frame)
@@ -140,11 +141,15 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
     seed = int(content["config"].get("seed", 0))
     if content.get("seeds"):
         samples = [
-            Sample(int(number), _headlines(one.get("scores", {})), (one.get("loss") or {}).get("last"))
+            Sample(int(number), _headlines(one.get("scores", {})), _last_loss(one))
             for number, one in content["seeds"].items()
         ]
     else:
-        samples = [Sample(seed, _headlines(tuned), (content.get("loss") or {}).get("last"))]
+        samples = [Sample(seed, _headlines(tuned), _last_loss(content))]
+    if not isinstance(content["status"], str):
+        raise TypeError("status is no text")
+    if not isinstance(content.get("cosines") or {}, Mapping):
+        raise TypeError("cosines is no table")
     overlaps = (content.get("contamination") or {}).get(TUNED, {})
     return Run(
         folder=folder,
@@ -157,17 +162,28 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         raw={column: _headlines(sets) for column, sets in scores.items() if column != TUNED},
         sets={name: int(score["pairs"]) for name, score in tuned.items()},
         transductive=frozenset(n for n, found in overlaps.items() if found.get("exact", 0) + found.get("near", 0) > 0),
-        geometry=(content.get("geometry") or {}).get(TUNED, {}),
+        geometry=_figures((content.get("geometry") or {}).get(TUNED)),
         cosines=content.get("cosines") or {},
-        seconds=content.get("seconds") or {},
+        seconds=_figures(content.get("seconds")),
         version=str((content.get("versions") or {}).get("mirror", "?")),
         content=content,
     )
 
 
+def _figures(values: Any) -> dict[str, float]:
+    return {name: float(figure) for name, figure in (values or {}).items() if figure is not None}
+
+
+def _last_loss(content: Mapping[str, Any]) -> float | None:
+    last = (content.get("loss") or {}).get("last")
+    return None if last is None else float(last)
+
+
 def headline(score: Mapping[str, float]) -> str:
     """The protocol that the field quotes, of those by which a set was scored."""
-    return "all" if "all" in score else next(key for key in score if key != "pairs")
+    if "all" in score:
+        return "all"
+    return next(key for key in score if key != "pairs")
 
 
 def _headlines(sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

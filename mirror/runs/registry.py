@@ -56,7 +56,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """What the run in a folder recorded; None where there is none, or only half of one."""
     try:
         content = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     complete = isinstance(content, dict) and isinstance(content.get("config"), dict) and "status" in content
     return content if complete else None

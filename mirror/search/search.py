@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mirror.config import SearchConfig, Task
+from mirror.config.compose import named_model
 from mirror.data.files import read_lines
 from mirror.data.sources import pydocs
 from mirror.data.texts import clean
@@ -43,13 +44,13 @@ def search(config: SearchConfig) -> None:
         if not texts:
             raise MirrorError(f"input={config.input} holds nothing but empty lines: give a file with one text a line.")
         shown = [escape(text) for text in texts]
-    tuned = MirrorEncoder.load(config.encoder or folder, setting="encoder")
+    tuned = MirrorEncoder.load((named_model(config.encoder) if config.encoder else None) or folder, setting="encoder")
     columns = {TUNED: tuned}
     raw = raw_model(folder, tuned)
     if raw is not None:
         columns = {f"raw {raw.pooling.name}": raw, **columns}
 
-    out: Table = new_table(f"{config.query}  (among {len(texts):,} texts)")
+    out: Table = new_table(f"{escape(config.query)}  (among {len(texts):,} texts)")
     out.add_column("", justify="right")
     hits = []
     for name, encoder in columns.items():

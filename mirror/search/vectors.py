@@ -58,7 +58,7 @@ def kept_vectors(encoder: MirrorEncoder, texts: Sequence[str], name: str, store:
                         shutil.rmtree(other, ignore_errors=True)
         kept: NDArray[np.float32] = np.load(folder / VECTORS, mmap_mode="c")
         return kept
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise MirrorError(f"{folder} cannot be used ({error}): remove it, or set keep=false.") from error
 
 

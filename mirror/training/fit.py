@@ -72,6 +72,11 @@ def fit(
     )
     data.steps = steps = int(min(config.trainer.max_steps or math.inf, config.trainer.max_epochs * data.pairs.steps))
     if before is not None:
+        if before.steps > steps:
+            raise MirrorError(
+                f"The checkpoint {before.checkpoint} claims {before.steps} steps, more than the {steps} of the run: "
+                "delete it, or start the run anew."
+            )
         data.first = before.steps
         if is_rank_zero():
             log.info("going on from step %d of %d", before.steps, steps)

@@ -155,13 +155,18 @@ def interrupted_run(folder: Path) -> InterruptedRun:
         raise MirrorError(f"resume={folder} has no checkpoint in {CHECKPOINTS}/: it is finished, or never began.")
     try:
         record: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        datetime.fromisoformat(record["started"])
+        float(record["seconds"].get("total", 0) + record.get("earlier_seconds", 0))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
     try:
         with ZipFile(found[-1]) as parts:  # torch does not look at the checksums that it wrote
             if parts.testzip():
                 raise ValueError("checksum")
-        steps = int(torch.load(found[-1], weights_only=True, map_location="cpu", mmap=True)["global_step"])
+        checkpoint = torch.load(found[-1], weights_only=True, map_location="cpu", mmap=True)
+        if not checkpoint["state_dict"] or not checkpoint["optimizer_states"]:
+            raise ValueError("no weights, or no optimizer")
+        steps = int(checkpoint["global_step"])
     except Exception as error:  # torch tells a damaged file in many ways
         way = "delete it to go on from the one before it" if len(found) > 1 else "start the run anew"
         raise MirrorError(f"The checkpoint {found[-1]} is damaged: {way}.") from error

@@ -1,21 +1,27 @@
 """The whole recipe in one call."""
 
-import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mirror.config.compose import CONF, compose, quoted
-from mirror.data.rows import Pair
+from mirror.config import TrainConfig
+from mirror.config.compose import compose, named_model, quoted
+from mirror.data.rows import Pair, in_memory
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
+from mirror.runs.record import by_step
+from mirror.runs.registry import read_run
 from mirror.training.run import train
+
+GIVEN = {"data": "texts", "data.path": "texts", "data.source": "texts", "model": "model", "model.path": "model"}
+"""Settings that are arguments here."""
 
 
 def mirror_tune(
-    model: str,
-    texts: Sequence[str] | Sequence[Pair],
-    overrides: Sequence[str] = (),
+    model: str | Path,
+    texts: Iterable[str] | Iterable[Pair],
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     output: str | Path | None = None,
 ) -> MirrorEncoder:
     """Mirror-tune a model on texts: the whole recipe in one call.
@@ -23,20 +29,54 @@ def mirror_tune(
     Args:
         model: hub name or local folder, or a file of the group ``model`` with all that suits it, such as ``"mini"``.
         texts: raw texts, or pairs of texts as given positives; all of them are used.
-        overrides: settings as on the command line, such as ``["task=word", "loss.temperature=0.1"]``.
+        overrides: settings as on the command line, such as ``["task=word", "loss.temperature=0.1"]``, or as a
+            dictionary, ``{"task": "word", "loss.temperature": 0.1}``.
         output: run folder for the encoder, the metrics and the log; None leaves nothing behind.
+
+    Returns:
+        The tuned encoder; its ``scores`` (with an ``eval=`` among the overrides) and its ``loss_curve`` are the run's.
 
     Raises:
         MirrorError: a setting, the model or the texts are wrong.
     """
-    known = (CONF / "model" / f"{model}.yaml").is_file() and not os.path.exists(model)
-    chosen = f"model={model}" if known else f"model.path={quoted(model)}"
-    config = compose("train", ["eval=none", "data.size=null", *overrides, chosen])
+    rows = in_memory(texts)
+    pairs = rows.fetch(range(rows.length))
+    typed = [_override(*item) for item in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
+    for override in typed:
+        name = override.lstrip("+").partition("=")[0]
+        if name in GIVEN:
+            raise MirrorError(f"{override} among the overrides: give it as {GIVEN[name]} of mirror_tune.")
+    model = str(model)
+    chosen = f"model={model}" if named_model(model) else f"model.path={quoted(model)}"
+    config = compose("train", ["eval=none", "data.size=null", "data.path=null", *typed, chosen])
     if output is not None:
         folder = Path(output)
         if folder.exists():
             raise MirrorError(f"{folder} exists already: nothing is overwritten, choose another output.")
-        folder.mkdir(parents=True)
-        return train(config, folder, texts)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise MirrorError(f"output={folder} cannot be made ({error.strerror}): choose another folder.") from error
+        return _run(config, folder, pairs)
     with tempfile.TemporaryDirectory() as scratch:
-        return train(config, Path(scratch), texts)
+        return _run(config, Path(scratch), pairs)
+
+
+def _run(config: TrainConfig, folder: Path, pairs: Sequence[Pair]) -> MirrorEncoder:
+    encoder = train(config, folder, pairs)
+    encoder.scores = (read_run(folder) or {}).get("scores", {})
+    encoder.loss_curve = by_step(folder)
+    return encoder
+
+
+def _override(name: str, value: Any) -> str:
+    """A setting of a dictionary as on the command line."""
+    if isinstance(value, list | tuple):
+        return f"{name}=[{','.join(_value(item) for item in value)}]"
+    return f"{name}={_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return quoted(value) if isinstance(value, str) else str(value)

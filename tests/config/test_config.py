@@ -378,3 +378,35 @@ def test_plain_settings_survive_json() -> None:
     assert settings["task"] == "sentence"
     assert settings["logger"]["trackers"] == ["csv", "wandb"]
     assert settings["eval"]["raw"] == ["cls", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "reason"),
+    [
+        ("train", ["+nosuch.key=1"], "nosuch is no setting"),
+        ("train", ["++nosuch=1"], "nosuch is no setting"),
+        ("train", ["+data.pth=x"], r"data\.pth is no setting; did you mean data\.path\?"),
+        ("train", ["++eval.set=[stsb]"], r"eval\.set is no setting; did you mean eval\.sets\?"),
+        ("train", ["+loss._target_=x.y"], r"\+loss\._target_=x\.y is set already: write it without the \+"),
+        ("pretrain", ["data.path=x", "+masking.part=0.2"], r"masking\.part is no setting"),
+        ("search", ["query=q", "+to=3"], r"to is no setting; did you mean top\?"),
+        ("pretrain", ["data.path=x", "tokenizer=bpe", "model.path=y"], r"tokenizer\.kind=bpe is for a new model"),
+        ("train", ["seed=4294967295", "seeds=2"], "goes beyond 4294967295"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reason: str) -> None:
+    with pytest.raises(MirrorError, match=reason):
+        compose(name, overrides)
+
+
+def test_plus_may_stay_where_it_does_no_harm() -> None:
+    assert compose("train", ["++data.size=50", "+optim.betas=[0.9,0.98]"]).data.size == 50
+
+
+def test_models_by_the_names_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert composing.named_model("mini") == "bundled:mini"
+    assert composing.named_model("bert") == "google-bert/bert-base-uncased"
+    assert composing.named_model("../data/file") is composing.named_model("nosuch") is None
+    monkeypatch.chdir(tmp_path)
+    Path("mini").mkdir()
+    assert composing.named_model("mini") is None

@@ -378,3 +378,28 @@ def test_model_without_a_tokenizer(bert: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(bert, tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*", "vocab*"))
     with pytest.raises(MirrorError, match="tokenizer"):
         MirrorEncoder.load(folder)
+
+
+def test_encodes_any_iterable_of_strings(tiny_bert: Path) -> None:
+    import pandas as pd
+
+    encoder = MirrorEncoder.load(tiny_bert)
+    texts = ["one text", "another, longer text"]
+    expected = encoder.encode(texts)
+    for same in (tuple(texts), iter(texts), np.array(texts), pd.Series(texts, index=[7, 3]), dict.fromkeys(texts)):
+        np.testing.assert_array_equal(encoder.encode(same), expected)
+
+
+@pytest.mark.parametrize("texts", [None, 3, [None], ["half \udc00"], b"bytes", np.array([1.0])])
+def test_encode_refuses_what_is_no_text(tiny_bert: Path, texts: Any) -> None:
+    with pytest.raises(MirrorError, match=r"^texts"):
+        MirrorEncoder.load(tiny_bert).encode(texts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"pooling": "foo"}, "pooling=foo is no pooling"), ({"max_tokens": -1}, "max_tokens=-1 is out of range")],
+)
+def test_load_refuses(tiny_bert: Path, settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MirrorError, match=reason):
+        MirrorEncoder.load(tiny_bert, **settings)

@@ -454,3 +454,39 @@ def test_page_in_a_browser(sweep: Path, tmp_path: Path, browser: Any, width: int
         page.locator(".modebar-btn[data-title='Save as SVG']").first.dispatch_event("click")
     assert saved.value.suggested_filename.endswith(".svg")
     assert said == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"scores": {"tuned": {"sts12": {}}}},
+        {"scores": {"tuned": {"sts12": {"pairs": 3}}}},
+        {"seeds": {"1": {"scores": []}}},
+        {"status": ["finished"]},
+        {"loss": {"last": "low"}},
+        {"loss": 3},
+        {"seconds": {"total": [1]}},
+        {"cosines": [1]},
+        {"geometry": {"tuned": {"alignment": "near"}}},
+        None,
+    ],
+)
+def test_a_damaged_run_does_not_lose_the_report(sweep: Path, tmp_path: Path, damage: dict[str, Any] | None) -> None:
+    folder = tmp_path / "runs"
+    shutil.copytree(sweep, folder)
+    path = sorted(folder.iterdir())[0] / "metrics.json"
+    odd = json.loads(path.read_text(encoding="utf-8"))
+    text = "[" * 100_000 if damage is None else json.dumps({**odd, **damage})
+    path.write_text(text, encoding="utf-8")
+    found = collect([folder])
+    assert len(found.runs) == len(collect([sweep]).runs) - 1
+    assert [str(path) in problem and problem.endswith("left out.") for problem in found.problems] == [True]
+
+
+def test_a_log_that_is_a_folder(sweep: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    shutil.copytree(sweep, folder)
+    one = sorted(folder.iterdir())[0]
+    (one / "train.log").unlink(missing_ok=True)
+    (one / "train.log").mkdir()
+    assert "" in [run.log() for run in collect([folder]).runs if run.folder == one]

@@ -26,6 +26,7 @@ def test_a_question_survives_the_command_line(text: str) -> None:
         (["how do I", "sort,"], ["query='how do I sort,'"]),
         (["what is a=b?", "top=3"], ["top=3", "query='what is a=b?'"]),
         (["--cfg", "job", "hello"], ["--cfg", "job", "query='hello'"]),
+        (["-5 degrees", "-3"], ["query='-5 degrees -3'"]),
         (["--help"], ["--help"]),
         (["query=x", "++top=1", "hydra/help=default"], ["query=x", "++top=1", "hydra/help=default"]),
         ([""], ["query=''"]),

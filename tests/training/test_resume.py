@@ -338,3 +338,32 @@ def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
     files.checkpoint_io.save_checkpoint({"weights": torch.ones(5000)}, place)
     assert torch.load(place)["weights"].sum() == 5000
     assert list(place.parent.iterdir()) == [place]
+
+
+def test_what_resume_reads_is_checked(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stopped(options, tmp_path / "run", 6, monkeypatch)
+    good = (folder / "metrics.json").read_text(encoding="utf-8")
+    content = json.loads(good)
+    for damage in (
+        [],
+        None,
+        {**content, "started": 3},
+        {**content, "seconds": {"total": "long"}},
+        {name: value for name, value in content.items() if name != "started"},
+        {name: value for name, value in content.items() if name != "seconds"},
+    ):
+        (folder / "metrics.json").write_text(json.dumps(damage), encoding="utf-8")
+        with pytest.raises(MirrorError, match=r"metrics\.json is missing or damaged"):
+            go_on(folder)
+    (folder / "metrics.json").write_text(good, encoding="utf-8")
+    with pytest.raises(MirrorError, match=r"is no run of scripts/pretrain\.py"):
+        resumed("pretrain", folder, [f"resume={folder}"])
+    path = interrupted_run(folder).checkpoint
+    checkpoint = torch.load(path, weights_only=True)
+    for name, value in {"optimizer_states": [], "state_dict": {}}.items():
+        torch.save({**checkpoint, name: value}, path)
+        with pytest.raises(MirrorError, match="is damaged"):
+            go_on(folder)
+    torch.save({**checkpoint, "global_step": 500}, path)
+    with pytest.raises(MirrorError, match="500 steps, more than the 12"):
+        go_on(folder)

@@ -13,8 +13,8 @@ from scipy.stats import false_discovery_control, ttest_ind, ttest_rel
 
 from mirror.config.compose import NUMBER_OF
 from mirror.errors import MirrorError
-from mirror.evaluation.sets.sts import AVERAGED
-from mirror.report.runs import AVERAGE, Run, Sample
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
+from mirror.report.runs import Run, Sample
 from mirror.runs.registry import NEUTRAL
 
 SIGNIFICANT = 0.05

@@ -108,9 +108,9 @@ def test_baseline(sweep: Path) -> None:
         if key != (0.04, 1000)
     }
     ranked = sorted(raw, key=raw.__getitem__)
-    steps = [raw[key] * len(ranked) / (place + 1) for place, key in enumerate(ranked)]
-    for place, key in enumerate(ranked):  # Benjamini and Hochberg: no step may fall below a later one
-        assert rows[key].cells["sts13"].p == pytest.approx(min(1, *steps[place:]))
+    steps = [raw[key] * (len(ranked) - place) for place, key in enumerate(ranked)]
+    for place, key in enumerate(ranked):  # Holm: no step may fall below an earlier one
+        assert rows[key].cells["sts13"].p == pytest.approx(min(1, max(steps[: place + 1])))
 
 
 def test_baseline_with_other_seeds(tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ from mirror.config import DataConfig, EvalConfig
 from mirror.config.compose import compose
 from mirror.data.texts import read_texts
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.evaluation.certainty import AVERAGE
 from mirror.evaluation.contamination import audit
 from mirror.evaluation.results import Results
 from mirror.evaluation.sets import load_sets
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
+from mirror.runs.record import headline
 
 PUBLISHED = {
     "sts12": 72.37, "sts13": 80.60, "sts14": 75.60, "sts15": 85.39, "sts16": 78.99,
@@ -111,7 +111,7 @@ def ruler_section(arguments: argparse.Namespace) -> Section:
     results.add("mean", encoder.encode(results.texts, progress=True))
     scores, reaches = results.scores["mean"], results.intervals("mean")
     values = {name: score.value for name, score in scores.items()}
-    values[AVERAGE] = sum(values[name] for name in AVERAGED) / len(AVERAGED)
+    values |= {AVERAGE: average} if (average := sts_average(values)) is not None else {}
     rows = [["set", "measured", "95 % interval", "published"]]
     for name, value in values.items():
         low, high = reaches[name] or (float("nan"),) * 2
@@ -130,9 +130,10 @@ def recipes_section(arguments: argparse.Namespace) -> Section:
             if label in columns:
                 continue
             certainty, overlaps = content["certainty"][column], content["contamination"].get(column, {})
-            cells = {key: _cell(_headline(score), certainty.get(key, {})) for key, score in sets.items()}
-            if {*AVERAGED} <= sets.keys():
-                cells[AVERAGE] = f"{sum(sets[key]['all'] for key in AVERAGED) / len(AVERAGED):.2f}"
+            cells = {key: _cell(_headline(content, key, score), certainty.get(key, {})) for key, score in sets.items()}
+            average = sts_average({key: _headline(content, key, score) for key, score in sets.items()})
+            if average is not None:
+                cells[AVERAGE] = f"{average:.2f}"
             if column == "tuned":
                 for key in cells:
                     seen = overlaps.get(key, {})
@@ -159,8 +160,8 @@ def _run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in left_out}
 
 
-def _headline(score: dict[str, float]) -> float:
-    return next(score[key] for key in ("all", "acc@1", "mrr", "ap") if key in score)
+def _headline(content: dict[str, Any], name: str, score: dict[str, float]) -> float:
+    return score[headline(content, name, score)]
 
 
 def _cell(value: float, certainty: dict[str, Any]) -> str:

@@ -11,9 +11,8 @@ from mirror import MirrorEncoder, MirrorError
 from mirror.apply import encode, evaluate
 from mirror.config import EvaluateConfig
 from mirror.config.compose import compose
-from mirror.evaluation.certainty import AVERAGE
 from mirror.evaluation.sets import load_sets
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
 from tests.training.test_run import metrics
 
 STSB = "eval=stsb"
@@ -93,6 +92,7 @@ def test_a_model_by_both_poolings_and_the_average(tiny_bert: Path, eval_dir: Pat
     results = evaluate(compose("evaluate", overrides), tmp_path / "run")
     content = metrics(tmp_path / "run")
     assert [*content["scores"]] == ["cls", "mean"]
+    assert content["headlines"] == dict.fromkeys(AVERAGED, "all")
     assert content["certainty"]["cls"][AVERAGE]["interval"] == list(results.intervals("cls")[AVERAGE] or ())
     assert {found["set"] for found in content["comparisons"]} == {*AVERAGED, AVERAGE}
 

@@ -9,7 +9,7 @@ from scipy.stats import norm, spearmanr, t
 
 from mirror.evaluation.resampling import Floats, resample, spearman
 from mirror.evaluation.sets.score import Score
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 
 LEVEL = 0.95
 """Of every interval."""
@@ -17,8 +17,6 @@ FEWEST = 10
 """Pairs or queries below which resamples say nothing: any two pairs have a correlation of 1 or −1."""
 COUNTABLE = 10
 """Resamples on the other side of zero from which their share is taken for p."""
-AVERAGE = "average of 7"
-"""The mean of the seven STS sets, beside the names of the sets."""
 
 Interval = tuple[float, float]
 Columns = Mapping[str, Mapping[str, Score]]
@@ -112,9 +110,8 @@ def compare(columns: Columns, resampled: Distributions, whom: Iterable[tuple[str
 
 
 def _value(scores: Mapping[str, Score], name: str) -> float:
-    if name == AVERAGE:
-        return float(np.mean([scores[one].value for one in AVERAGED]))
-    return scores[name].value
+    average = sts_average({one: score.value for one, score in scores.items()}) if name == AVERAGE else None
+    return scores[name].value if average is None else average
 
 
 def _p(differences: Floats) -> float:

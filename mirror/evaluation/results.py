@@ -131,6 +131,7 @@ class Results:
         scores = self.scores
         return {
             "scores": {column: plain_scores(found) for column, found in scores.items()},
+            "headlines": {name: score.headline for found in scores.values() for name, score in found.items()},
             "parts": {
                 column: {name: score.parts for name, score in found.items() if score.parts}
                 for column, found in scores.items()

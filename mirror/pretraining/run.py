@@ -67,14 +67,14 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     Raises:
         MirrorError: something the user can put right; ``folder/metrics.json`` has the reason too.
     """
-    chief = is_rank_zero()
-    quieten(chief)
+    rank_zero = is_rank_zero()
+    quieten(rank_zero)
     check_optimizer(config.optim, config.schedule)
     hardware = choose_hardware(config.trainer)
     before = interrupted_run(folder) if config.resume else None
-    if chief and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed
+    if rank_zero and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed
         raise MirrorError(f"{folder} holds {TOKENIZER}/ already: choose a new folder, or set tokenizer.path to it.")
-    with ExitStack() as end, RunRecord(folder if chief else None, plain(config)) as record:
+    with ExitStack() as end, RunRecord(folder if rank_zero else None, plain(config)) as record:
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if before:
             record["command"] = _command(before.record["command"], record.content["command"])
@@ -86,7 +86,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         record["data"] = {**table.counts(), "held out": len(held_out)}
 
         pl.seed_everything(config.seed, workers=True, verbose=False)
-        progress = config.trainer.progress and chief
+        progress = config.trainer.progress and rank_zero
         with record.phase("tokenise"):
             tokenizer = _tokenizer(config, training, folder, progress=progress)
             corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
@@ -126,7 +126,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         )
         record["parameters"] = size
 
-        if before and chief:
+        if before and rank_zero:
             log.info("going on from step %d", before.steps)
             before.keep_curve()
         samples = _samples(held_out, tokenizer)
@@ -136,7 +136,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         with record.phase("train"):
             data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
             _fit(config, module, data, folder, hardware, before)
-        if not chief:
+        if not rank_zero:
             return
         record["steps"], record["loss"] = steps, {"last": module.loss}
         record["tokens"] = batches.tokens * steps // batches.steps

@@ -9,7 +9,7 @@ from mirror.report.table import Cell, Comparison, Row, shown, value, varying
 from mirror.report.terminal import SEEN, SEEN_NOTE
 
 MARKS = (
-    "Mean ± sd over the seeds; best in bold; * differs from the baseline (p < 0.05, corrected for the number of rows); "
+    "Mean ± sd over the seeds; best in bold; * differs from the baseline (p < 0.05, Holm's correction over the rows); "
     f"{SEEN_NOTE}."
 )
 

@@ -1,9 +1,6 @@
 """Figures of others, to stand beside ours; Spearman × 100, all pairs of a set ranked together."""
 
-from statistics import fmean
-
-from mirror.evaluation.sets.sts import AVERAGED
-from mirror.report.runs import AVERAGE
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 
 PUBLISHED = {
     "BERT-base, CLS (published leaderboards)": (21.54, 32.11, 21.28, 37.89, 44.24, 20.30, 42.42),
@@ -17,10 +14,9 @@ PUBLISHED = {
 
 def published(sets: list[str]) -> dict[str, dict[str, float]]:
     """The published figures on those of our sets that others report; empty where there is none."""
-    rows = {
-        name: {
-            key: score for key, score in (*zip(AVERAGED, scores, strict=True), (AVERAGE, fmean(scores))) if key in sets
-        }
-        for name, scores in PUBLISHED.items()
-    }
+    rows = {}
+    for name, scores in PUBLISHED.items():
+        figures = dict(zip(AVERAGED, scores, strict=True))
+        figures |= {AVERAGE: average} if (average := sts_average(figures)) is not None else {}
+        rows[name] = {key: score for key, score in figures.items() if key in sets}
     return {name: scores for name, scores in rows.items() if scores}

@@ -5,18 +5,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
 
 from mirror.config import flat
-from mirror.evaluation.sets.sts import AVERAGED
-from mirror.runs.record import METRICS, TUNED, by_step
+from mirror.evaluation.sets.sts import AVERAGE, sts_average
+from mirror.runs.record import METRICS, TUNED, by_step, headline
 from mirror.runs.registry import identity, read_run
 
-AVERAGE = "average"
-"""Heading of the mean over the seven STS sets."""
 LOG_CHARACTERS = 4000
 """Of a run's log, from its end, that go into the page."""
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -141,11 +138,11 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
     seed = int(content["config"].get("seed", 0))
     if content.get("seeds"):
         samples = [
-            Sample(int(number), _headlines(one.get("scores", {})), _last_loss(one))
+            Sample(int(number), _headlines(content, one.get("scores", {})), _last_loss(one))
             for number, one in content["seeds"].items()
         ]
     else:
-        samples = [Sample(seed, _headlines(tuned), _last_loss(content))]
+        samples = [Sample(seed, _headlines(content, tuned), _last_loss(content))]
     if not isinstance(content["status"], str):
         raise TypeError("status is no text")
     if not isinstance(content.get("cosines") or {}, Mapping):
@@ -159,7 +156,7 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         typed=typed,
         choices=choices,
         samples=samples,
-        raw={column: _headlines(sets) for column, sets in scores.items() if column != TUNED},
+        raw={column: _headlines(content, sets) for column, sets in scores.items() if column != TUNED},
         sets={name: int(score["pairs"]) for name, score in tuned.items()},
         transductive=frozenset(n for n, found in overlaps.items() if found.get("exact", 0) + found.get("near", 0) > 0),
         geometry=_figures((content.get("geometry") or {}).get(TUNED)),
@@ -179,19 +176,11 @@ def _last_loss(content: Mapping[str, Any]) -> float | None:
     return None if last is None else float(last)
 
 
-def headline(score: Mapping[str, float]) -> str:
-    """The protocol that the field quotes, of those by which a set was scored."""
-    if "all" in score:
-        return "all"
-    return next(key for key in score if key != "pairs")
-
-
-def _headlines(sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The figure that is quoted of each set, the first one, and the average of the seven."""
-    values = {name: float(score[headline(score)]) for name, score in sets.items()}
-    if set(AVERAGED) <= values.keys():
-        values[AVERAGE] = fmean(values[name] for name in AVERAGED)
-    return values
+def _headlines(content: Mapping[str, Any], sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The headline figure of each set, and the STS average where all seven sets are there."""
+    values = {name: float(score[headline(content, name, score)]) for name, score in sets.items()}
+    average = sts_average(values)
+    return values if average is None else values | {AVERAGE: average}
 
 
 def _asked(folder: Path) -> tuple[dict[str, str], dict[str, str | None]]:

@@ -9,16 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import false_discovery_control, ttest_ind, ttest_rel
+from scipy.stats import ttest_ind, ttest_rel
 
 from mirror.config.compose import NUMBER_OF
 from mirror.errors import MirrorError
-from mirror.evaluation.sets.sts import AVERAGED
-from mirror.report.runs import AVERAGE, Run, Sample
+from mirror.evaluation.certainty import holm
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
+from mirror.report.runs import Run, Sample
 from mirror.runs.registry import NEUTRAL
 
 SIGNIFICANT = 0.05
-"""Share of false discoveries among the marked differences (Benjamini and Hochberg 1995)."""
+"""p after Holm's correction below which a difference is marked."""
 NOT_AXES = ("seed", "seeds", "sweep", "eval", "experiment", *NEUTRAL)
 """Settings that are averaged over, or that say nothing about the encoder."""
 
@@ -31,7 +32,7 @@ class Cell:
     """By seed."""
     best: bool = False
     p: float | None = None
-    """Of the difference from the baseline, corrected for the number of rows; None where it cannot be tested."""
+    """Of the difference from the baseline, by Holm's correction over the rows; None where it cannot be tested."""
     transductive: bool = False
 
     @property
@@ -204,9 +205,8 @@ def _mark_baseline(comparison: Comparison, baseline: str) -> bool:
             others = [other.cells[name] for other in comparison.rows if other is not row and name in other.cells]
             tested = [(cell, p) for cell in others if (p := _p_value(cell.values, row.cells[name].values)) is not None]
             if tested:
-                corrected = false_discovery_control([p for _, p in tested])
-                for (cell, _), p in zip(tested, corrected, strict=True):
-                    cell.p = float(p)
+                for (cell, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+                    cell.p = p
     return bool(found)
 
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mirror.evaluation.certainty import AVERAGE, Comparison, Interval
+from mirror.evaluation.certainty import Comparison, Interval
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.geometry import Geometry
 from mirror.evaluation.residuals import Kind, WorstPair
-from mirror.evaluation.sets import Score, sts_average
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets import Score
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 
 PROTOCOL_NAMES = {
     "all": "all", "mean": "mean of parts", "wmean": "weighted mean",
@@ -65,7 +65,7 @@ def score_table(
         cells = [figure(columns[column][name], name in _seen(overlaps, column)) for column in columns]
         values = {column: columns[column][name].value for column in columns}
         table.add_row(_label(name, score), str(score.pairs), *_marked(name, cells, values, marks, gain=gain))
-    averages = {column: sts_average(dict(scores)) for column, scores in columns.items()}
+    averages = {column: sts_average(_values(scores)) for column, scores in columns.items()}
     if None not in averages.values():
         values = {column: average for column, average in averages.items() if average is not None}
         cells = [
@@ -128,8 +128,12 @@ def average_deviation(scores: Scores) -> float | None:
     by_seed = [scores[name].seeds for name in AVERAGED]
     if len(by_seed[0]) < 2:
         return None
-    averages = [sum(values) / len(values) for values in zip(*by_seed, strict=True)]
-    return Score(AVERAGE, 0, {}, seeds=averages).deviation
+    averages = [sts_average(dict(zip(AVERAGED, figures, strict=True))) for figures in zip(*by_seed, strict=True)]
+    return Score(AVERAGE, 0, {}, seeds=[average for average in averages if average is not None]).deviation
+
+
+def _values(scores: Scores) -> dict[str, float]:
+    return {name: score.value for name, score in scores.items()}
 
 
 def _label(name: str, score: Score) -> str:
@@ -158,7 +162,7 @@ def protocol_table(
         if intervals:
             cells.append(_reach(intervals.get(name)))
         table.add_row(name + f" {SEEN}" * (name in seen), str(score.pairs), *cells)
-    average = sts_average(dict(scores))
+    average = sts_average(_values(scores))
     if average is not None:
         cells = [f"{average:.2f}", *[""] * (len(used) - 1), *([_reach(intervals.get(AVERAGE))] if intervals else [])]
         table.add_row(AVERAGE + f" {SEEN}" * (AVERAGE in seen), "", *cells)

@@ -5,9 +5,9 @@ from typing import Any
 
 from mirror.config import Tracker
 from mirror.errors import MirrorError
-from mirror.report.runs import Run, headline
+from mirror.report.runs import Run
 from mirror.report.table import Comparison
-from mirror.runs.record import TUNED
+from mirror.runs.record import TUNED, headline
 
 
 def workspace(runs: Sequence[Run], comparisons: Sequence[Comparison], entity: str, name: str) -> Any:
@@ -40,7 +40,7 @@ def workspace(runs: Sequence[Run], comparisons: Sequence[Comparison], entity: st
     axes = dict.fromkeys(axis for comparison in comparisons for axis in comparison.axes)
     keys = {axis: f"{axis}.value" for axis in axes if axis in tracked[0].settings}
     scores = {  # as mirror.trackers calls them
-        name: f"{TUNED}/{name}/{headline(score)}"
+        name: f"{TUNED}/{name}/{headline(run.content, name, score)}"
         for run in tracked
         for name, score in run.content.get("scores", {}).get(TUNED, {}).items()
     }

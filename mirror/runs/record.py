@@ -3,6 +3,7 @@
 What was measured stands under these keys; a *column* is an encoder by one pooling, such as ``raw mean`` or ``tuned``:
 
 - ``scores``: by column and set, the figures × 100 by protocol, and ``pairs``; over several seeds, their means.
+- ``headlines``: by set, the protocol whose figure the field quotes, one of those in ``scores``.
 - ``parts``: by column and set, the headline figure of each part (source, part of speech), where a set has parts.
 - ``certainty``: by column and set (and ``average of 7``), the bootstrap ``interval``; over several seeds also each
   figure (``seeds``), ``sd`` and Student's ``seed_interval``.
@@ -25,7 +26,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -133,6 +134,20 @@ class RunRecord:
                 os.replace(partial, self.path)
         except OSError as error:
             raise not_written(self.path.parent, error, METRICS) from error
+
+
+def headline(content: Mapping[str, Any], name: str, score: Mapping[str, float]) -> str:
+    """The headline protocol of a set: what the run recorded, or ``all`` or the first one in older records.
+
+    Args:
+        content: of ``metrics.json``.
+        name: of the set.
+        score: its figures by protocol.
+    """
+    recorded = content.get("headlines", {}).get(name)
+    if recorded is not None:
+        return str(recorded)
+    return "all" if "all" in score else next(key for key in score if key != "pairs")
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import Override
 
 from mirror.config.compose import quoted
 from mirror.errors import MirrorError
-from mirror.runs.record import TUNED
+from mirror.runs.record import TUNED, headline
 from mirror.runs.registry import runs_in
 from mirror.sweeps.grid import Grid, only_sweep
 
@@ -123,7 +123,8 @@ class OptunaSearch(Grid):
         if self.score not in sets:
             known = ", ".join(sets) or "none, since eval=none"
             raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")
-        return [next(iter(sets[self.score].values())), run["seconds"]["train"]][: 1 + self.time]
+        score = sets[self.score]
+        return [score[headline(run, self.score, score)], run["seconds"]["train"]][: 1 + self.time]
 
 
 def _distribution(axis: Override) -> Any:

@@ -163,8 +163,8 @@ def freeze_unused(encoder: MirrorEncoder, pairs: MirroredPairs) -> None:
 
 
 def unshard(encoder: MirrorEncoder, trainer: pl.Trainer) -> None:
-    """Give the chief a backbone that holds all weights again; the other devices keep their share."""
-    state = trainer.strategy.lightning_module_state_dict()  # of the chief whole, on the CPU; all take part
+    """Give rank zero a backbone that holds all weights again; the other devices keep their share."""
+    state = trainer.strategy.lightning_module_state_dict()  # whole on rank zero, on the CPU; all take part
     if is_rank_zero():
         backbone = type(encoder.backbone)(encoder.backbone.config)
         backbone.load_state_dict(within(state, "embed.encoder.backbone."))

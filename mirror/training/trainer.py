@@ -79,9 +79,9 @@ def remove_checkpoints(folder: Path) -> None:
         folder.rmdir()
 
 
-def quieten(chief: bool) -> None:
+def quieten(rank_zero: bool) -> None:
     """Keep what Lightning prints beside the point out of the terminal, and what every process would repeat."""
-    if not chief:
+    if not rank_zero:
         logging.getLogger("mirror").setLevel(logging.ERROR)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -6,7 +6,6 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from mirror.evaluation.certainty import (
-    AVERAGE,
     _p,
     compare,
     distributions,
@@ -18,7 +17,7 @@ from mirror.evaluation.certainty import (
 from mirror.evaluation.resampling import mean, resample, spearman
 from mirror.evaluation.sets import Score
 from mirror.evaluation.sets.score import over_seeds
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
 from tests.evaluation.test_resampling import items_of
 
 Floats = NDArray[np.float64]

@@ -17,10 +17,10 @@ from scipy.stats import ttest_ind, ttest_rel
 
 from mirror import MirrorError
 from mirror.config import ReportConfig
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
 from mirror.report import report
 from mirror.report.files import latex, markdown, runs_csv, table_csv
-from mirror.report.runs import AVERAGE, collect
+from mirror.report.runs import collect
 from mirror.report.table import Cell, compare, varying
 from mirror.report.workspace import workspace
 from tests.sweep_runs import write_run, write_sweep
@@ -78,6 +78,15 @@ def test_seeds_inside_a_run(tmp_path: Path) -> None:
     assert (first.cells["sts12"].mean, first.cells["sts12"].sd, len(second.samples)) == (52, 1, 3)
 
 
+def test_headline_is_the_recorded_one(tmp_path: Path) -> None:
+    """Not the first figure of a set; records that do not know it are still read."""
+    scores = {"tuned": {"own": {"first": 10.0, "quoted": 20.0, "pairs": 9}}}
+    write_run(tmp_path, ["seed=1"], scores=scores, headlines={"own": "quoted"})
+    write_run(tmp_path, ["seed=2"], scores=scores)
+    first, second = collect([tmp_path]).runs
+    assert (first.samples[0].scores, second.samples[0].scores) == ({"own": 20.0}, {"own": 10.0})
+
+
 def test_average_is_marked_for_its_own_sets_alone(tmp_path: Path) -> None:
     seen = {"tuned": {"simlex999": {"exact": 5, "near": 0}}}
     write_run(tmp_path, ["loss.temperature=0.1"], sets=[*AVERAGED, "simlex999"], contamination=seen)
@@ -99,9 +108,9 @@ def test_baseline(sweep: Path) -> None:
         if key != (0.04, 1000)
     }
     ranked = sorted(raw, key=raw.__getitem__)
-    steps = [raw[key] * len(ranked) / (place + 1) for place, key in enumerate(ranked)]
-    for place, key in enumerate(ranked):  # Benjamini and Hochberg: no step may fall below a later one
-        assert rows[key].cells["sts13"].p == pytest.approx(min(1, *steps[place:]))
+    steps = [raw[key] * (len(ranked) - place) for place, key in enumerate(ranked)]
+    for place, key in enumerate(ranked):  # Holm: no step may fall below an earlier one
+        assert rows[key].cells["sts13"].p == pytest.approx(min(1, max(steps[: place + 1])))
 
 
 def test_baseline_with_other_seeds(tmp_path: Path) -> None:
@@ -274,11 +283,11 @@ def test_questions_one_at_a_time(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"data.size": [50000], "loss.temperature": [0.1], "seed": [1, 2]})
     (comparison,) = compare(collect([tmp_path]).runs)
     along = {figure.title: figure.plot.data for figure in figures(comparison)}
-    temperatures, sizes = along["average against loss.temperature"], along["average against data.size"]
+    temperatures, sizes = along[f"{AVERAGE} against loss.temperature"], along[f"{AVERAGE} against data.size"]
     assert sorted(tuple(line.x) for line in temperatures) == [(0.02, 0.04, 0.2), (0.1,)]
     assert sorted(tuple(line.x) for line in sizes) == [(1000, 10000, 20000), (50000,)]
     (alone,) = (line for line in sizes if len(line.x) == 1)  # no band, so a bar
-    assert list(alone.error_y.array) == pytest.approx([comparison.rows[-1].cells["average"].sd])
+    assert list(alone.error_y.array) == pytest.approx([comparison.rows[-1].cells[AVERAGE].sd])
 
 
 @pytest.fixture(scope="module")

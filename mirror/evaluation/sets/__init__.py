@@ -11,7 +11,7 @@ from mirror.evaluation.sets import lexicon, linking, ranking, retrieval, sts, wo
 from mirror.evaluation.sets.files import SUFFIX, header
 from mirror.evaluation.sets.score import Score, TestSet, Vectors
 
-__all__ = ["SETS", "Score", "TestSet", "load_sets", "score_vectors", "sts_average", "texts_of"]
+__all__ = ["SETS", "Score", "TestSet", "load_sets", "score_vectors", "texts_of"]
 
 SETS = (*sts.HUB, *words.NAMES, *retrieval.NAMES)
 """Names for ``eval.sets``. So is ``folder/file``, a file in ``eval.data_dir`` without its ``.tsv``, and the path of any
@@ -103,10 +103,3 @@ def texts_of(sets: Sequence[TestSet]) -> list[str]:
 def score_vectors(vectors: Mapping[str, Vectors], sets: Sequence[TestSet]) -> dict[str, Score]:
     """Scores by set, in the order of ``sets``, from the vectors of their texts."""
     return {test.name: test.score_vectors(vectors) for test in sets}
-
-
-def sts_average(scores: dict[str, Score]) -> float | None:
-    """The mean over the seven sets, protocol ``all``; None if one is missing."""
-    if any(name not in scores for name in sts.AVERAGED):
-        return None
-    return sum(scores[name].value for name in sts.AVERAGED) / len(sts.AVERAGED)

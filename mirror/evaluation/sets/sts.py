@@ -1,7 +1,7 @@
 """Semantic textual similarity: STS 2012-2016, STS-B, SICK-R, STS 2017 across languages, from a folder or the hub."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,9 +42,18 @@ SICK = {4906: "SICK by SemEval_set = TEST", 4927: "SICK as SentEval counts it", 
 """Three conventions share the name SICK-R; the number of pairs tells them apart."""
 AVERAGED = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb-test", "sickr-test")
 """The seven sets whose mean the field calls the STS average."""
+AVERAGE = "average of 7"
+"""What that mean is called in tables and in ``metrics.json``."""
 COLUMNS = ("score", "sentence1", "sentence2")
 
 log = logging.getLogger(__name__)
+
+
+def sts_average(figures: Mapping[str, float]) -> float | None:
+    """The mean of the seven sets' figures, by set; None if one of them is missing."""
+    if any(name not in figures for name in AVERAGED):
+        return None
+    return sum(figures[name] for name in AVERAGED) / len(AVERAGED)
 
 
 def load(name: str, data_dir: Path | None) -> PairSet:

@@ -18,6 +18,7 @@ LOSSES = {
     "cross": ["loss.directions=cross", "loss.focal=0.5"],
     "queue": ["loss=queue", "loss.size=40"],
     "batch and queue": ["loss=queue", "loss.size=40", "loss.in_batch=true", "loss.key_dropout=false", "head=tanh"],
+    "random triplets": ["loss=triplet", "loss.hardest=false"],
     "tension": ["loss=tension"],
     "tension in batch": ["loss=tension_in_batch"],
 }

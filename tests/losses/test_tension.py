@@ -33,7 +33,7 @@ def loss_of_kind(kind: str, mask: bool, embedder: Embedder) -> Loss:
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in loss.second.parameters():
-            weight += 0.01 * torch.randn(weight.shape, generator=draw)
+            weight.add_(0.01 * torch.randn(weight.shape, generator=draw))
     return loss
 
 

@@ -114,8 +114,8 @@ class Queue(Loss):
         """Move the second encoder towards the first."""
         for mine, theirs in zip(self.key_embed.parameters(), embed.parameters(), strict=True):
             mine.lerp_(theirs, 1 - self.momentum)
-        for mine, theirs in zip(self.key_embed.buffers(), embed.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, source in zip(self.key_embed.buffers(), embed.buffers(), strict=True):
+            buffer.copy_(source)
 
     def negatives(self, texts: int) -> int:
         """The queue once it is full, and with ``in_batch`` the other texts' second views."""

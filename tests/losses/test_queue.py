@@ -74,7 +74,7 @@ def descend(encoder: MirrorEncoder, rate: float) -> None:
     with torch.no_grad():
         for weight in encoder.parameters():
             if weight.grad is not None:
-                weight -= rate * weight.grad
+                weight.sub_(rate * weight.grad)
 
 
 @pytest.mark.parametrize(("in_batch", "mask"), FORMS)

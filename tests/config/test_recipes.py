@@ -1,0 +1,43 @@
+"""Recipes of other papers: what they resolve to is what was published."""
+
+from typing import Any
+
+import pytest
+
+from mirror.config import flat, plain
+from mirror.config.compose import compose
+from mirror.training.parts import check_parts
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "simcse": {
+        "loss.directions": "cross", "loss.form": "nt_xent", "loss.temperature": 0.05, "loss.mask_duplicates": False,
+        "loss.margin": 0.0, "loss.focal": 0.0, "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls",
+        "aug.dropout": 0.1, "aug.span_k": 0, "batch.size": 64, "batch.max_tokens": 32, "optim.lr": 3e-5,
+        "schedule._target_": "mirror.training.schedule.linear", "schedule.warmup_steps": 0, "trainer.max_epochs": 1,
+        "select": "best", "eval.every": 125, "eval.validation": "stsb-dev",
+    },
+    "moco": {
+        "loss._target_": "mirror.losses.queue.Queue", "loss.momentum": 0.999, "loss.temperature": 0.07,
+        "loss.in_batch": False, "loss.key_dropout": True, "loss.size": 4096, "aug.span_k": 0,
+    },
+    "ct_in_batch": {
+        "loss._target_": "mirror.losses.tension.TensionInBatch", "loss.scale": 20.0, "model.pooling": "mean",
+        "batch.size": 128, "batch.max_tokens": 75, "optim.lr": 5e-5, "aug.span_k": 0,
+    },
+    "triplet": {
+        "loss._target_": "mirror.losses.triplet.Triplet", "loss.margin": 1.0, "loss.hardest": True,
+        "model.pooling": "mean", "batch.size": 16, "optim.lr": 2e-5,
+    },
+    "labse": {
+        "loss.directions": "both", "loss.margin": 0.3, "loss.form": "nt_xent", "loss.focal": 0.0,
+        "model.pooling": "cls",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_the_published_one(name: str) -> None:
+    config: Any = compose("train", [f"experiment={name}"])
+    check_parts(config)
+    found = dict(flat(plain(config)))
+    assert {key: found[key] for key in RECIPES[name]} == RECIPES[name]

@@ -1,0 +1,52 @@
+"""Runs with each loss: to the end, stopped and resumed bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mirror import MirrorEncoder
+from mirror.config.compose import compose, resumed
+from mirror.runs.record import by_step
+from mirror.training.module import MirrorModule
+from mirror.training.run import train
+from tests.conftest import SENTENCES
+from tests.test_own_parts import SMALL
+
+LOSSES = {
+    "cross": ["loss.directions=cross", "loss.focal=0.5"],
+    "queue": ["loss=queue", "loss.size=40"],
+    "batch and queue": ["loss=queue", "loss.size=40", "loss.in_batch=true", "loss.key_dropout=false", "head=tanh"],
+    "random triplets": ["loss=triplet", "loss.hardest=false"],
+    "tension": ["loss=tension"],
+    "tension in batch": ["loss=tension_in_batch"],
+}
+
+
+@pytest.mark.parametrize("typed", LOSSES.values(), ids=LOSSES)
+def test_a_resumed_run_is_one_that_never_stopped(
+    typed: list[str], tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(SENTENCES[:60]) + "\n")
+    config: Any = compose("train", ["eval=none", f"data.path='{texts}'", f"model.path='{tiny_bert}'", *SMALL, *typed])
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    train(config, whole)
+    losses = by_step(whole)
+    assert len(losses) == 6
+
+    def stop(self: MirrorModule, *arguments: Any) -> None:
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MirrorModule, "on_train_batch_end", stop)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(config, stopped)
+    train(resumed("train", stopped, [f"resume={stopped}"]), stopped)
+    assert by_step(stopped) == losses
+    once, again = (MirrorEncoder.load(folder / "encoder").state_dict() for folder in (whole, stopped))
+    assert all(torch.equal(weights, again[name]) for name, weights in once.items())

@@ -1,6 +1,7 @@
 """Two processes that share a batch, for the tests of losses."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,23 @@ def _process(rank: int, part: Callable[[int, int], Any], folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.save(part(rank, 2), folder / f"{rank}.pt")
     dist.destroy_process_group()
+
+
+def assert_two_are_one(loss_of: Callable[[Tensor, Tensor], Tensor], folder: Path) -> None:
+    """Each of two processes has the gradients of one with all texts, and the mean of their losses is its loss.
+
+    Args:
+        loss_of: vectors (2, N, D) and numbers of texts (2, N) to a loss; a function of a module.
+        folder: where they meet.
+    """
+    part = partial(_share, loss_of)
+    expected, processes = part(0, 1), in_two_processes(part, folder)
+    torch.testing.assert_close(sum(found["loss"] for found in processes) / 2, expected.pop("loss"))
+    for found in processes:
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5)
+
+
+def _share(loss_of: Callable[[Tensor, Tensor], Tensor], rank: int, world: int) -> dict[str, Tensor]:
+    views, texts = views_of(9)
+    return gradients(small_model(), lambda model: loss_of(model(views[:, rank::world]), texts[:, rank::world]))

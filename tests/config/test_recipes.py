@@ -16,6 +16,21 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule._target_": "mirror.training.schedule.linear", "schedule.warmup_steps": 0, "trainer.max_epochs": 1,
         "select": "best", "eval.every": 125, "eval.validation": "stsb-dev",
     },
+    "esimcse": {
+        "aug._target_": "mirror.data.views.Repetition", "aug.share": 0.32, "aug.limit": 10, "aug.dropout": 0.1,
+        "loss._target_": "mirror.losses.queue.Queue", "loss.size": 160, "loss.momentum": 0.995,
+        "loss.temperature": 0.05, "loss.in_batch": True, "loss.key_dropout": False, "loss.mask_duplicates": False,
+        "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls", "batch.size": 64,
+        "batch.max_tokens": 32, "optim.lr": 3e-5, "select": "best", "eval.every": 125,
+    },
+    "crops": {
+        "aug._target_": "mirror.data.views.Crop", "aug.sentences": 2, "aug.min_chars": 100, "aug.max_chars": 250,
+        "loss.directions": "cross", "model.pooling": "mean",
+    },
+    "whitening": {
+        "model.pooling": "first_last", "post._target_": "mirror.encoder.post.whitening", "post.dimensions": 256,
+        "trainer.max_epochs": 0,
+    },
     "moco": {
         "loss._target_": "mirror.losses.queue.Queue", "loss.momentum": 0.999, "loss.temperature": 0.07,
         "loss.in_batch": False, "loss.key_dropout": True, "loss.size": 4096, "aug.span_k": 0,

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,17 @@ def reference(folder: Path, texts: list[str], pooling: Pooling, pad_to: int) -> 
         with torch.no_grad():
             output = model(**tokenizer(text, truncation=True, return_tensors="pt", **fixed), output_hidden_states=True)
         states = [state[0] for state in output.hidden_states]  # the embeddings, then each layer, each (tokens, D)
-        vector: torch.Tensor = {
+        poolings: dict[Pooling, Callable[[list[torch.Tensor]], torch.Tensor]] = {
             Pooling.cls: lambda states: states[-1][0],
             Pooling.mean: lambda states: states[-1].mean(dim=0),
             Pooling.max: lambda states: states[-1].amax(dim=0),
             Pooling.first_last: lambda states: (states[1].mean(dim=0) + states[-1].mean(dim=0)) / 2,
             Pooling.last_two: lambda states: (states[-2].mean(dim=0) + states[-1].mean(dim=0)) / 2,
             Pooling.concat: lambda states: torch.cat([states[-1][0], states[-1].amax(dim=0), states[-1].mean(dim=0)]),
-            Pooling.layers: lambda states: sum(state.mean(dim=0) for state in states[1:]) / (len(states) - 1),
+            Pooling.layers: lambda states: torch.stack(states[1:]).mean(dim=(0, 1)),
             Pooling.mean_padded: lambda states: states[-1].mean(dim=0),
-        }[pooling](states)
-        vectors.append(np.asarray(vector))
+        }
+        vectors.append(np.asarray(poolings[pooling](states)))
     return vectors
 
 
@@ -67,7 +68,7 @@ def test_attention_pooling_is_its_formula(packing: bool, bert: Path, tmp_path: P
     encoder.layout.packing = packing
     np.testing.assert_allclose(encoder.encode(TEXTS), MirrorEncoder.load(bert, "mean").encode(TEXTS), atol=1e-5)
     query = torch.randn(2, encoder.dimension // 2)
-    encoder.pooling.stages[0].query.data.copy_(query)
+    encoder.pooling.load_state_dict({"stages.0.query": query})
     tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
     model = transformers.AutoModel.from_pretrained(bert, dtype=torch.float32).eval()
     expected = []

@@ -344,14 +344,15 @@ def test_what_resume_reads_is_checked(options: list[str], tmp_path: Path, monkey
     folder = stopped(options, tmp_path / "run", 6, monkeypatch)
     good = (folder / "metrics.json").read_text(encoding="utf-8")
     content = json.loads(good)
-    for damage in (
+    damaged: list[Any] = [
         [],
         None,
         {**content, "started": 3},
         {**content, "seconds": {"total": "long"}},
         {name: value for name, value in content.items() if name != "started"},
         {name: value for name, value in content.items() if name != "seconds"},
-    ):
+    ]
+    for damage in damaged:
         (folder / "metrics.json").write_text(json.dumps(damage), encoding="utf-8")
         with pytest.raises(MirrorError, match=r"metrics\.json is missing or damaged"):
             go_on(folder)
@@ -360,7 +361,8 @@ def test_what_resume_reads_is_checked(options: list[str], tmp_path: Path, monkey
         resumed("pretrain", folder, [f"resume={folder}"])
     path = interrupted_run(folder).checkpoint
     checkpoint = torch.load(path, weights_only=True)
-    for name, value in {"optimizer_states": [], "state_dict": {}}.items():
+    lacking: dict[str, Any] = {"optimizer_states": [], "state_dict": {}}
+    for name, value in lacking.items():
         torch.save({**checkpoint, name: value}, path)
         with pytest.raises(MirrorError, match="is damaged"):
             go_on(folder)

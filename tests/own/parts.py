@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mirror.data.batches import MirroredBatch
 from mirror.data.rows import Pair
 from mirror.data.views import Views
+from mirror.encoder.dense import Dense
 from mirror.encoder.packing import TokenBlock
 from mirror.encoder.stages import Stage
 from mirror.evaluation.sets.files import read_table
@@ -80,6 +81,18 @@ class Attention(Stage):
         mine = owner[None] == torch.arange(len(block.texts), device=owner.device)[:, None]  # (B, R * W)
         scores = (flat @ self.query.float() * self.heat).expand(len(mine), -1).masked_fill(~mine, -torch.inf)
         return scores.softmax(dim=-1) @ flat  # (B, D)
+
+
+def centred(vectors: Any, scale: float = 1.0) -> Dense:
+    """Vectors around their mean, longer or shorter."""
+    layer = Dense(vectors.shape[1], vectors.shape[1])
+    layer.load_state_dict(
+        {
+            "linear.weight": scale * torch.eye(vectors.shape[1]),
+            "linear.bias": -scale * torch.tensor(vectors.mean(axis=0)),
+        }
+    )
+    return layer
 
 
 class Noise:

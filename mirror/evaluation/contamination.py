@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mirror.evaluation.sets.score import Pair, TestSet
+from mirror.data.rows import Pair
+from mirror.evaluation.sets.score import TestSet
 
 NGRAM = 5
 """Characters of a shingle."""

@@ -6,7 +6,8 @@ from random import Random
 
 import numpy as np
 
-from mirror.evaluation.sets.score import Pair, TestSet, Vectors, unit
+from mirror.data.rows import Pair
+from mirror.evaluation.sets.score import TestSet, Vectors, unit
 
 PAIRS = 1000
 """Of the sets' pairs that belong together, measured at most: the figures hardly move with more."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.config import EvalConfig
+from mirror.data.rows import Pair
 from mirror.errors import MirrorError
 from mirror.evaluation.certainty import Comparison, Interval, compare, distributions, interval, seed_interval
 from mirror.evaluation.contamination import Overlap
@@ -14,7 +15,7 @@ from mirror.evaluation.resampling import Floats
 from mirror.evaluation.residuals import Kind, WorstPair, kinds, neighbours, worst
 from mirror.evaluation.sets import Score, TestSet, score_vectors, texts_of
 from mirror.evaluation.sets.pairs import PairSet
-from mirror.evaluation.sets.score import Pair, Vectors, over_seeds
+from mirror.evaluation.sets.score import Vectors, over_seeds
 
 
 @dataclass

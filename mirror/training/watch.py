@@ -5,9 +5,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from mirror.data.rows import Pair
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.evaluation.geometry import Geometry, geometry
-from mirror.evaluation.sets.score import Pair
 from mirror.runs.record import RunRecord
 
 PAIRS = 200

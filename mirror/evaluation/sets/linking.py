@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.data.rows import Pair
 from mirror.errors import MirrorError
 from mirror.evaluation.sets.files import header, read_table, text
-from mirror.evaluation.sets.score import Pair, Score, TestSet, Vectors, unit
+from mirror.evaluation.sets.score import Score, TestSet, Vectors, unit
 
 COLUMNS = ("mention", "concept_id")
 DICTIONARY_COLUMNS = ("concept_ids", "names")

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from mirror.data.rows import Pair
 from mirror.errors import MirrorError
 from mirror.evaluation.resampling import spearman
-from mirror.evaluation.sets.score import Pair, Score, TestSet, Vectors, cosines
+from mirror.evaluation.sets.score import Score, TestSet, Vectors, cosines
 
 log = logging.getLogger(__name__)
 

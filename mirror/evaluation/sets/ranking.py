@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
+from mirror.data.rows import Pair
 from mirror.errors import MirrorError
 from mirror.evaluation.resampling import average_precision
 from mirror.evaluation.sets.files import number, read_table, text
-from mirror.evaluation.sets.score import Pair, Score, TestSet, Vectors, cosines
+from mirror.evaluation.sets.score import Score, TestSet, Vectors, cosines
 
 COLUMNS = ("sentence1", "sentence2", "label")
 

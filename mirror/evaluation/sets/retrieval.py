@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mirror.data.rows import Pair
 from mirror.data.sources import pydocs
 from mirror.errors import MirrorError
 from mirror.evaluation.sets.files import read_table, text
-from mirror.evaluation.sets.score import Pair, Score, TestSet, Vectors, unit
+from mirror.evaluation.sets.score import Score, TestSet, Vectors, unit
 
 NAMES = ("pydocs",)
 COLUMNS = ("query", "document")

@@ -7,13 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mirror.data.rows import Pair
 from mirror.errors import MirrorError
 from mirror.evaluation.resampling import Statistic, mean
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Vectors]
 """Texts to vectors, (N, D)."""
-Pair = tuple[str, str]
 
 
 @dataclass

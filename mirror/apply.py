@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mirror.config import EncodeConfig, EvaluateConfig, plain
 from mirror.config.compose import named_model
 from mirror.data.files import read_lines
+from mirror.encoder.device import choose_device
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.pooling import TextPooling
 from mirror.errors import MirrorError
@@ -154,4 +154,4 @@ def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
         encoder.pooling = encoder.make_pooling(config.pooling)
     elif config.pooling is not None and config.pooling.value != encoder.saved_pooling:
         log.warning("%s was saved with %s pooling and keeps it.", name, encoder.pooling.name)
-    return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+    return encoder.to(choose_device(config.accelerator))

@@ -293,7 +293,7 @@ def test_no_gpu(command: Command, tiny_bert: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     result = command("train", *SMALL, f"model.path={tiny_bert}", "data.path=texts.txt", "trainer=gpu")
-    assert_refused(result, "finds no GPU", "trainer=cpu")
+    assert_refused(result, "finds no GPU", "trainer.accelerator=cpu")
 
 
 def test_ddp_inside_a_sweep(command: Command, tiny_bert: Path) -> None:

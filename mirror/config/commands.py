@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.config.checks import check, limit
-from mirror.config.choices import Pooling
+from mirror.config.choices import Accelerator, Pooling
 from mirror.config.train import EvalConfig
 from mirror.errors import MirrorError
 
@@ -18,6 +18,7 @@ class EvaluateConfig:
     pooling: Pooling | None = None
     """For models that were saved without one; null shows them by each of ``eval.raw``."""
     max_tokens: int | None = None
+    accelerator: Accelerator = Accelerator.auto
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @property
@@ -40,6 +41,7 @@ class SearchConfig:
     """Text file, one text a line; null searches the documentation of Python and the installed scientific packages."""
     encoder: str | None = None
     """Saved encoder, hub name or local folder; null is the newest sentence encoder under ``outputs``."""
+    accelerator: Accelerator = Accelerator.auto
     outputs: str = "outputs"
     top: int = 5
     """Answers to show."""
@@ -63,6 +65,7 @@ class EncodeConfig:
     """File of vectors, .npy, float32, one row a line."""
     pooling: Pooling | None = None
     max_tokens: int | None = None
+    accelerator: Accelerator = Accelerator.auto
 
     def __post_init__(self) -> None:
         limit("max_tokens", self.max_tokens)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 Parts = list[list[TokenBlock]]
 """Some texts, in parts that are encoded one after the other; each part in a few blocks."""
+
+
+T = TypeVar("T")
 
 
 class BatchKey(NamedTuple):
@@ -124,6 +127,10 @@ class MirroredPairs(Dataset[MirroredBatch]):
             return 1
         # A last batch must give every device a text and every text a negative.
         return full + (rest >= max(2, self.world) and not self.batch.drop_last)
+
+    def key(self, step: int) -> BatchKey:
+        """The batch of a step, counted over all epochs."""
+        return BatchKey(*divmod(step, self.steps))
 
     def chosen(self, key: BatchKey) -> list[int]:
         """The pairs in a batch, over all devices."""
@@ -239,18 +246,23 @@ def _stable(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
 
-class KeySampler(Sampler[BatchKey]):
-    """The keys of a run's batches in order, over all its epochs; a resumed run begins where its checkpoint stands."""
+class StepSampler(Sampler[T]):
+    """The keys of a run's batches in order, over all its epochs; a resumed run begins where its checkpoint stands.
 
-    def __init__(self, epoch: int, steps: int, first: int = 0) -> None:
-        """``epoch`` steps an epoch and ``steps`` in all; those before ``first`` are done."""
-        self.epoch, self.steps, self.first = epoch, steps, first
+    Args:
+        steps: in all.
+        first: those before it are done.
+        key: of the batch of a step.
+    """
+
+    def __init__(self, steps: int, first: int, key: Callable[[int], T]) -> None:
+        self.steps, self.first, self.key = steps, first, key
 
     def __len__(self) -> int:
         return self.steps  # Lightning adds the steps done to those it fetches, and stops at this length
 
-    def __iter__(self) -> Iterator[BatchKey]:
-        return (BatchKey(*divmod(step, self.epoch)) for step in range(self.first, self.steps))
+    def __iter__(self) -> Iterator[T]:
+        return map(self.key, range(self.first, self.steps))
 
 
 def _worker(number: int) -> None:
@@ -298,7 +310,7 @@ class MirrorData(pl.LightningDataModule):
         return DataLoader(
             self.pairs,
             batch_size=None,
-            sampler=KeySampler(self.pairs.steps, self.steps, self.first),
+            sampler=StepSampler(self.steps, self.first, self.pairs.key),
             num_workers=workers,
             worker_init_fn=_worker if workers else None,
             pin_memory=self.pin_memory,

@@ -1,7 +1,7 @@
 """The texts as pieces of token ids, and the masked batches made of them."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mirror.config import MaskingConfig, PretrainBatchConfig
+from mirror.data.batches import StepSampler
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock, Tokens
 from mirror.errors import MirrorError
@@ -202,20 +203,6 @@ def _laid(bags: Sequence[NDArray[np.int64]]) -> Tensor:
     return torch.from_numpy(np.stack([owner, np.concatenate(bags)]))
 
 
-class StepSampler(Sampler[int]):
-    """The steps of a whole run in order; a resumed run begins where its checkpoint stands."""
-
-    def __init__(self, steps: int, first: int) -> None:
-        """``steps`` in all, those before ``first`` done."""
-        self.steps, self.first = steps, first
-
-    def __len__(self) -> int:
-        return self.steps  # Lightning adds the steps done to those it fetches, and stops at this length
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.steps))
-
-
 class CorpusData(pl.LightningDataModule):
     """Training batches by step, and the held-out texts as batches whose masks never change."""
 
@@ -238,7 +225,7 @@ class CorpusData(pl.LightningDataModule):
         return DataLoader(
             self.training,
             batch_size=None,
-            sampler=StepSampler(self.steps, self.first),
+            sampler=StepSampler(self.steps, self.first, int),
             num_workers=self.workers,
             pin_memory=self.training.encoder.device.type == "cuda",
         )
@@ -247,7 +234,7 @@ class CorpusData(pl.LightningDataModule):
         """The held-out batches, all of them on every device."""
         if self.validation is None:
             return []
-        return DataLoader(self.validation, batch_size=None, sampler=StepSampler(self.validation.steps, 0))
+        return DataLoader(self.validation, batch_size=None, sampler=StepSampler(self.validation.steps, 0, int))
 
     def transfer_batch_to_device(self, batch: MaskedBatch, device: torch.device, dataloader_idx: int) -> MaskedBatch:
         """Batches move themselves."""

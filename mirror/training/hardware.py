@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from mirror.config import Accelerator, Precision, TrainerConfig
+from mirror.config import Precision, TrainerConfig
+from mirror.encoder.device import choose_device
 from mirror.errors import MirrorError
 
 
@@ -30,10 +31,7 @@ def choose_hardware(config: TrainerConfig) -> Hardware:
     Raises:
         MirrorError: a GPU is asked for that is not there, or a precision that the device does not have.
     """
-    cuda = torch.cuda.is_available()
-    if config.accelerator is Accelerator.gpu and not cuda:
-        raise MirrorError("trainer.accelerator=gpu finds no GPU: use trainer=cpu, or install torch's CUDA build.")
-    device = "cuda" if cuda and config.accelerator is not Accelerator.cpu else "cpu"
+    device = choose_device(config.accelerator, "trainer.accelerator")
     if device == "cuda" and config.devices > torch.cuda.device_count():
         raise MirrorError(f"trainer.devices={config.devices}, but there are {torch.cuda.device_count()} GPUs.")
     return Hardware(device, choose_precision(config.precision, device))

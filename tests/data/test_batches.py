@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mirror.config import BatchConfig, DataConfig, Sample
-from mirror.data.batches import BatchKey, KeySampler, MirrorData, MirroredBatch, MirroredPairs
+from mirror.data.batches import BatchKey, MirrorData, MirroredBatch, MirroredPairs, StepSampler
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import LongPairs, TextTable, choose
 from mirror.data.views import SpanMask
@@ -228,9 +228,10 @@ def test_seed_and_epoch_change_the_batches(encoder: MirrorEncoder) -> None:
         assert not any(torch.equal(a.text_ids, b.text_ids) for a, b in zip(base, other, strict=True))
 
 
-def test_keys_go_through_the_epochs_and_on_from_a_step() -> None:
-    assert list(KeySampler(3, 7)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
-    assert list(KeySampler(3, 7, first=4)) == [(1, 1), (1, 2), (2, 0)]
+def test_keys_go_through_the_epochs_and_on_from_a_step(encoder: MirrorEncoder) -> None:
+    pairs = make(encoder, SENTENCES[:30], size=10)  # three batches an epoch
+    assert list(StepSampler(7, 0, pairs.key)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    assert list(StepSampler(7, 4, pairs.key)) == [(1, 1), (1, 2), (2, 0)]
 
 
 def test_micro_parts_hold_the_views_in_order(encoder: MirrorEncoder) -> None:

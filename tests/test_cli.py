@@ -352,7 +352,7 @@ def test_stray_key_in_a_yaml_file(command: Command, tmp_path: Path) -> None:
         "aug.drophead=1", "loss.temperature=0", "loss.temperature=-0.1", "loss.temperature=nan", "loss.temperature=inf",
         "batch.size=1", "batch.size=0", "batch.max_tokens=2", "batch.max_tokens=100000", "batch.workers=-1",
         "data.size=1", "data.size=-5", "optim.lr=0", "optim.lr=1", "optim.lr=nan", "optim.weight_decay=1",
-        "schedule.warmup_steps=-1", "trainer.max_epochs=0",
+        "schedule.warmup_steps=-1", "trainer.max_epochs=-1",
         "trainer.max_steps=0", "trainer.devices=0", "trainer.nodes=0",
         "trainer.gradient_clip=0", "eval.every=0", "model.max_tokens=2", "seed=-1", "seed=4294967296",
     ],

@@ -10,7 +10,13 @@ from mirror.encoder.device import choose_device
 
 @pytest.mark.parametrize(
     ("gpu", "wanted", "device"),
-    [(True, "auto", "cuda"), (True, "gpu", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu"), (False, "cpu", "cpu")],
+    [
+        (True, "auto", "cuda"),
+        (True, "gpu", "cuda"),
+        (True, "cpu", "cpu"),
+        (False, "auto", "cpu"),
+        (False, "cpu", "cpu"),
+    ],
 )
 def test_device(gpu: bool, wanted: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from functools import cache
 
 import pytest
@@ -162,3 +163,9 @@ def test_no_garbage_is_looked_for_among_what_was_imported() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "True", "True"]
+
+
+def test_the_package_itself_lists_the_commands_that_are_installed() -> None:
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    shown = subprocess.run([sys.executable, "-m", "mirror"], capture_output=True, text=True, check=True).stdout
+    assert {word for word in shown.split() if word.startswith("mirror-")} == installed.keys()

@@ -11,17 +11,13 @@ import pytest
 import torch
 
 from mirror import MirrorEncoder, MirrorError
-from mirror.config.compose import resumed, settings
+from mirror.config.compose import settings
 from mirror.runs.record import by_step
-from mirror.training.module import MirrorModule
 from mirror.training.parts import check_parts
 from mirror.training.run import train
 from tests.conftest import SENTENCES
+from tests.helpers import SMALL, stop_and_resume
 
-SMALL = [
-    "data.size=44", "batch.size=16", "optim.lr=1e-3", "trainer.max_epochs=2", "trainer.precision=fp32",
-    "trainer.accelerator=cpu", "trainer.progress=false", "eval.resamples=0", "checkpoint_every=2",
-]  # fmt: skip
 YAMLS = {
     "loss": ("loss/mine.yaml", "_target_: own_package.Margin\nmargin: 0.2\n"),
     "second encoder": ("loss/mine.yaml", "_target_: own_package.Teacher\nmomentum: 0.5\n"),
@@ -94,16 +90,8 @@ def test_a_part_from_outside_runs_to_the_end_and_resumes(
     saved = MirrorEncoder.load(own / "whole" / "encoder")
     np.testing.assert_allclose(saved.encode(SENTENCES[:5]), encoder.encode(SENTENCES[:5]), atol=1e-5)
 
-    def stop(self: MirrorModule, *arguments: Any) -> None:
-        if self.global_step == 3:
-            raise KeyboardInterrupt
-
     (own / "stopped").mkdir()
-    with monkeypatch.context() as patched:
-        patched.setattr(MirrorModule, "on_train_batch_end", stop)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(config, own / "stopped")
-    train(resumed("train", own / "stopped", [f"resume={own / 'stopped'}"]), own / "stopped")
+    stop_and_resume(config, own / "stopped", monkeypatch)
     assert by_step(own / "stopped") == losses
     again = MirrorEncoder.load(own / "stopped" / "encoder").state_dict()
     assert all(torch.equal(weights, again[name]) for name, weights in saved.state_dict().items())

@@ -284,6 +284,11 @@ class TrainConfig:
             raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
         if self.model.pooling == Pooling.mean_padded.value and not self.batch.pad_to_max:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
+        if self.trainer.max_epochs == 0 and (self.select is Select.best or self.trainer.max_steps or self.resume):
+            raise MirrorError(
+                "trainer.max_epochs=0 trains nothing: leave out select=best, trainer.max_steps and resume=, or set at "
+                "least one epoch."
+            )
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
         if self.select is Select.best and self.trainer.strategy is Strategy.fsdp:

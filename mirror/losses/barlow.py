@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mirror.config import Rule
 from mirror.data.batches import MirroredBatch
-from mirror.losses.base import Components, Loss
+from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
 from mirror.losses.gather import gather
 
@@ -33,7 +33,12 @@ class BarlowTwins(Loss):
         self.redundancy, self.scale = redundancy, scale
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
-        """The loss, and its two sums before weight and scale."""
+        """The loss, and its two sums before weight and scale.
+
+        Raises:
+            MirrorError: the batch has other than two views of each text.
+        """
+        check_two_views(batch)
         diagonal, rest = barlow_twins(embed(batch), batch.text_ids)
         loss = self.scale * (diagonal + self.redundancy * rest)
         return {"loss": loss, "diagonal": diagonal.detach(), "redundancy": rest.detach()}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mirror.config import Rule
 from mirror.data.batches import MirroredBatch
-from mirror.losses.base import Components, Loss
+from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
 from mirror.losses.gather import gather
 
@@ -36,7 +36,12 @@ class VICReg(Loss):
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
-        """The loss, and its three terms before their weights."""
+        """The loss, and its three terms before their weights.
+
+        Raises:
+            MirrorError: the batch has other than two views of each text.
+        """
+        check_two_views(batch)
         near, spread, apart = vicreg(embed(batch), batch.text_ids)
         loss = self.invariance * near + self.variance * spread + self.covariance * apart
         return {

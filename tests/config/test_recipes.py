@@ -31,6 +31,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model.pooling": "first_last", "post._target_": "mirror.encoder.post.whitening", "post.dimensions": 256,
         "trainer.max_epochs": 0,
     },
+    "barlow": {
+        "loss._target_": "mirror.losses.barlow.BarlowTwins", "loss.redundancy": 0.005, "loss.scale": 1.0,
+        "head._target_": "mirror.losses.heads.MLPHead", "head.hidden": 8192, "head.out": 8192, "head.layers": 3,
+        "head.batch_norm": True,
+    },
+    "vicreg": {
+        "loss._target_": "mirror.losses.vicreg.VICReg", "loss.invariance": 25.0, "loss.variance": 25.0,
+        "loss.covariance": 1.0, "head._target_": "mirror.losses.heads.MLPHead", "head.hidden": 8192, "head.out": 8192,
+        "head.layers": 3, "head.batch_norm": True,
+    },
     "moco": {
         "loss._target_": "mirror.losses.queue.Queue", "loss.momentum": 0.999, "loss.temperature": 0.07,
         "loss.in_batch": False, "loss.key_dropout": True, "loss.size": 4096, "aug.span_k": 0,

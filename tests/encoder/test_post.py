@@ -118,3 +118,9 @@ def test_too_many_dimensions_are_refused_before_training(size: int, tiny_bert: P
     with pytest.raises(MirrorError, match=f"post.dimensions={size}: 60 texts with vectors of 32 span 32 at most"):
         run(tmp_path / "run", tiny_bert, "post=whitening", f"post.dimensions={size}")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("also", ["select=best", "trainer.max_steps=3"])
+def test_nothing_trained_takes_nothing_of_training(also: str) -> None:
+    with pytest.raises(MirrorError, match=r"trainer\.max_epochs=0 trains nothing"):
+        compose("train", ["trainer.max_epochs=0", also])

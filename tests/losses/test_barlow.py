@@ -6,12 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirror.config.compose import compose
 from mirror.losses.barlow import BarlowTwins, barlow_twins
-from mirror.runs.record import by_step
-from mirror.training.parts import check_parts
-from mirror.training.run import train
-from tests.conftest import SENTENCES
 from tests.losses.processes import assert_two_are_one
 
 
@@ -90,22 +85,3 @@ def test_coordinates_that_are_constant_are_finite() -> None:
 
 def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
     assert_two_are_one(combined, tmp_path)
-
-
-def test_recipe_has_the_published_settings() -> None:
-    config = compose("train", ["experiment=barlow"])
-    check_parts(config)
-    assert config.loss == {"_target_": "mirror.losses.barlow.BarlowTwins", **{"redundancy": 0.005, "scale": 1.0}}
-    head = {"hidden": 8192, "out": 8192, "layers": 3, "batch_norm": True}
-    assert config.head == {"_target_": "mirror.losses.heads.MLPHead", **head}
-
-
-def test_run_to_the_end(tiny_bert: Path, tmp_path: Path) -> None:
-    typed = [
-        "experiment=barlow", "head.hidden=16", "head.out=16", "eval=none", f"model.path={tiny_bert}", "data.size=32",
-        "batch.size=16", "trainer=cpu", "trainer.progress=false",
-    ]  # fmt: skip
-    train(compose("train", typed), tmp_path, SENTENCES[:32])
-    for name in ("loss", *("diagonal", "redundancy")):
-        assert len(by_step(tmp_path, name)) == 2
-    assert (tmp_path / "encoder").is_dir()

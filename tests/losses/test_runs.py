@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from mirror import MirrorEncoder
-from mirror.config.compose import compose, resumed
+from mirror.config.compose import compose
 from mirror.runs.record import by_step
-from mirror.training.module import MirrorModule
 from mirror.training.run import train
 from tests.conftest import SENTENCES
-from tests.test_own_parts import SMALL
+from tests.helpers import SMALL, stop_and_resume
 
 LOSSES = {
     "cross": ["loss.directions=cross", "loss.focal=0.5"],
@@ -21,6 +20,9 @@ LOSSES = {
     "random triplets": ["loss=triplet", "loss.hardest=false"],
     "tension": ["loss=tension"],
     "tension in batch": ["loss=tension_in_batch"],
+    "barlow": ["experiment=barlow", "head.hidden=16", "head.out=16"],
+    "vicreg": ["experiment=vicreg", "head.hidden=16", "head.out=16"],
+    "matryoshka": ["loss=matryoshka", "loss.sizes=[32,8]"],
 }
 
 
@@ -38,15 +40,7 @@ def test_a_resumed_run_is_one_that_never_stopped(
     losses = by_step(whole)
     assert len(losses) == 6
 
-    def stop(self: MirrorModule, *arguments: Any) -> None:
-        if self.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MirrorModule, "on_train_batch_end", stop)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(config, stopped)
-    train(resumed("train", stopped, [f"resume={stopped}"]), stopped)
+    stop_and_resume(config, stopped, monkeypatch)
     assert by_step(stopped) == losses
     once, again = (MirrorEncoder.load(folder / "encoder").state_dict() for folder in (whole, stopped))
     assert all(torch.equal(weights, again[name]) for name, weights in once.items())

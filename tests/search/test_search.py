@@ -83,13 +83,19 @@ def test_search_in_a_file(
     kept = sorted(path.name for path in store.iterdir())
     assert [name[:6] for name in kept] == [".lock", "notes-", "notes-"]
     monkeypatch.chdir(tmp_path)
-    asked = ["query=herring", f"input={notes}", f"encoder={folder}", "top=31"]
+    asked = [f"query={quoted('[/foo] herring')}", f"input={notes}", f"encoder={folder}", "top=31"]
     answers = set()
     for how in ("keep=false", "keep=true", "keep=true"):
         search(compose("search", [*asked, how]))
         answers.add(capsys.readouterr().out)
     assert len(answers) == 1
-    assert "[red] herring" in answers.pop()  # no markup
+    answer = answers.pop()
+    assert "[red] herring" in answer  # no markup
+    assert "[/foo] herring" in answer
+    for vectors in (tmp_path / "outputs" / STORE).rglob("*.npy"):
+        vectors.write_bytes(b"")
+    with pytest.raises(MirrorError, match=r"cannot be used \(.*\): remove it, or set keep=false"):
+        search(compose("search", [*asked, "keep=true"]))
 
 
 def test_search_in_the_documentation(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,11 @@ import logging
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from mirror.config import BatchConfig
-from mirror.config.compose import compose, resumed
+from mirror.config.compose import compose
 from mirror.config.parts import check_part
 from mirror.data.batches import BatchKey, MirroredPairs
 from mirror.data.rows import Pair
@@ -18,10 +17,10 @@ from mirror.data.views import Repetition
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.runs.record import by_step
-from mirror.training.module import MirrorModule
 from mirror.training.run import train
 from tests.conftest import SENTENCES
 from tests.data.test_batches import ids_of
+from tests.helpers import stop_and_resume
 
 PAIRS: list[Pair] = [(text, text) for text in SENTENCES]
 
@@ -162,15 +161,7 @@ def test_a_run_to_its_end_and_resumed(
     stopped.mkdir()
     train(config, whole)
 
-    def stop(self: MirrorModule, *arguments: Any) -> None:
-        if self.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MirrorModule, "on_train_batch_end", stop)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(config, stopped)
-    train(resumed("train", stopped, [f"resume={stopped}"]), stopped)
+    stop_and_resume(config, stopped, monkeypatch)
     assert len(by_step(whole)) == 6
     assert by_step(stopped) == by_step(whole)
     assert f"| augmentation | {card} |" in (whole / "encoder" / "README.md").read_text()

@@ -5,11 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] | None = None
 """The signals that came, within a command."""
 _held = 0
+_workers_handler: Any = signal.SIG_DFL
+"""What heard of a child's end before a signal came."""
 
 
 def received() -> int | None:
@@ -31,7 +34,20 @@ def note(number: int) -> bool:
     again = received() is not None
     if _received is not None:
         _received.append(number)
+        _forget_workers()
     return number == signal.SIGINT if again else not _held
+
+
+def _forget_workers() -> None:
+    """Until the command ends. The workers of a DataLoader die of the same signal, and PyTorch's handler raises that
+    into whatever the main thread does then: into the writing of the record, for one."""
+    global _workers_handler
+    if signal.getsignal(signal.SIGCHLD) is not _ignore:
+        _workers_handler = signal.signal(signal.SIGCHLD, _ignore)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Not ``SIG_IGN``, which would take the exit status of every child away."""
 
 
 def _obey(number: int, frame: FrameType | None) -> None:
@@ -50,6 +66,8 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if _received:
+            signal.signal(signal.SIGCHLD, _workers_handler)
         _received = None
 
 

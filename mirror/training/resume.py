@@ -76,8 +76,10 @@ class Checkpointer(ModelCheckpoint):
                 raise KeyboardInterrupt
             return
         self._stop = True
-        # SIGTERM to all processes of a job ends the workers that load batches; torch would break off the step for it.
-        self._usual[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if stop.received() is None:
+            # Called from Python, outside a command. SIGTERM to all processes of a job ends the workers that load
+            # batches; PyTorch would break off the step for it.
+            self._usual[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _give_back(self) -> None:
         for number, handler in self._usual.items():

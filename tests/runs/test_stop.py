@@ -83,6 +83,24 @@ def test_a_signal_waits_while_it_is_held() -> None:
     assert done == ["whole", "whole"]
 
 
+def test_the_workers_may_die_while_the_record_is_written() -> None:
+    """PyTorch's handler raises an error wherever the main thread is when it hears that a worker died."""
+
+    def died(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
+
+    before = signal.signal(signal.SIGCHLD, died)
+    try:
+        with stop.stoppable():
+            with pytest.raises(KeyboardInterrupt):
+                send()
+            send(signal.SIGCHLD)
+        with pytest.raises(RuntimeError):  # the next run of this process is told of its own workers
+            send(signal.SIGCHLD)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_what_a_shell_has_ignored_stays_ignored() -> None:
     """As for a command that a script starts in its background."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

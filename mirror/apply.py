@@ -1,7 +1,6 @@
 """Using an encoder: scores of any model, vectors of any text file."""
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,11 @@ from mirror.evaluation.contamination import read_audit
 from mirror.evaluation.mteb_tasks import load_tasks, run_tasks
 from mirror.evaluation.results import Results
 from mirror.evaluation.sets import load_sets
+from mirror.report.details import geometry_table, mteb_table
 from mirror.report.errors import check_plotly, show_errors
-from mirror.report.terminal import difference_table, geometry_table, mteb_table, part_table, protocol_table, score_table
-from mirror.runs.record import RunRecord, scratch_beside
+from mirror.report.terminal import difference_table, part_table, protocol_table, score_table
+from mirror.runs.atomic import written_whole
+from mirror.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +139,8 @@ def encode(config: EncodeConfig) -> None:
         )
     vectors = encoder.encode(lines, progress=True)
     try:
-        with scratch_beside(target) as partial:
-            with partial.open("wb") as file:
-                np.save(file, vectors)
-            os.replace(partial, target)
+        with written_whole(target) as partial, partial.open("wb") as file:
+            np.save(file, vectors)
     except OSError as error:
         raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another place.") from error
     log.info("%d vectors of %d dimensions in %s", *vectors.shape, target)

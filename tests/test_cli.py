@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-import mirror.cli
+import mirror.cli.folder
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
 from mirror.runs.registry import hold_lock
@@ -225,7 +225,7 @@ def test_one_of_several_processes(
 ) -> None:
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    assert mirror.cli._follower(OmegaConf.create({"trainer": {"devices": devices, "nodes": 1}})) is follower
+    assert mirror.cli.folder.follower(OmegaConf.create({"trainer": {"devices": devices, "nodes": 1}})) is follower
 
 
 def test_folder_that_cannot_be_written(command: Command, tiny_bert: Path) -> None:

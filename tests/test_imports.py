@@ -157,8 +157,8 @@ def test_files_are_found() -> None:
 def test_no_garbage_is_looked_for_among_what_was_imported() -> None:
     """That takes seconds at the start and at the exit; afterwards garbage is collected again."""
     code = (
-        "import gc; from mirror.cli import _importing\n"
-        "with _importing(): inside = gc.isenabled()\n"
+        "import gc; from mirror.cli.start import importing\n"
+        "with importing(): inside = gc.isenabled()\n"
         "print(inside, gc.isenabled(), gc.get_freeze_count() > 0)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

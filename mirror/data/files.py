@@ -16,6 +16,7 @@ from mirror.data.packed import OPENERS
 from mirror.data.rows import Rows
 from mirror.encoder import hub
 from mirror.errors import MirrorError
+from mirror.runs.atomic import written_whole
 
 READERS = {
     ".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "csv",
@@ -153,15 +154,12 @@ def _cached(path: Path, named: str, suffix: str, *, utf8: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if opened is None or not texts.is_file():
-            # Under a name of this process, then renamed: another one may do the same.
-            beside = folder / f"{texts.name}.{os.getpid()}"
-            beside.unlink(missing_ok=True)
-            if opened is None:
-                beside.symlink_to(path.resolve())
-            else:
-                with opened(path, "rb") as packed, beside.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
-            os.replace(beside, texts)
+            with written_whole(texts) as partial:  # another process may do the same
+                if opened is None:
+                    partial.symlink_to(path.resolve())
+                else:
+                    with opened(path, "rb") as packed, partial.open("wb") as unpacked:
+                        shutil.copyfileobj(packed, unpacked)
     except OSError as error:
         raise _no_cache(folder, error) from error
     return folder

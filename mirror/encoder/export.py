@@ -21,7 +21,7 @@ from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import TextPooling, stage_name
 from mirror.encoder.stages import LayerMix, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
-from mirror.runs.record import scratch_beside
+from mirror.runs.atomic import scratch_beside
 
 MODULES = "modules.json"
 THEIRS = "sentence_transformers.models."

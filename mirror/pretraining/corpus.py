@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mirror.config import MaskingConfig, PretrainBatchConfig
-from mirror.data.batches import StepSampler
+from mirror.data.module import StepSampler
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock, Tokens
 from mirror.errors import MirrorError

@@ -1,7 +1,6 @@
 """One report over all runs of a sweep: tables, pictures, a page. Reads what the runs left, and nothing else."""
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from mirror.report.page import page, summary
 from mirror.report.runs import collect
 from mirror.report.table import compare
 from mirror.report.workspace import save, workspace
-from mirror.runs.record import scratch_beside
+from mirror.runs.atomic import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +75,8 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            with scratch_beside(target / name) as partial:
+            with written_whole(target / name) as partial:
                 partial.write_text(text, encoding="utf-8")
-                os.replace(partial, target / name)  # in one step: a browser never reads half a page
     except OSError as error:
         raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another folder.") from error
     for problem in found.problems:

@@ -11,7 +11,8 @@ from scipy.stats import spearmanr
 from mirror.errors import MirrorError
 from mirror.evaluation.residuals import residuals
 from mirror.evaluation.results import Errors, Results, SetErrors
-from mirror.report.terminal import SEEN, SEEN_NOTE, kind_table, neighbour_table, worst_table
+from mirror.report.details import kind_table, neighbour_table, worst_table
+from mirror.report.terminal import SEEN, SEEN_NOTE
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mirror.evaluation.certainty import Comparison, Interval
 from mirror.evaluation.results import Results
-from mirror.report.terminal import geometry_table, protocol_table, score_table
+from mirror.report.details import geometry_table
+from mirror.report.terminal import protocol_table, score_table
 from mirror.runs.record import TUNED
 
 log = logging.getLogger(__name__)

@@ -1,20 +1,12 @@
-"""The tables that a person reads at the end of a run."""
+"""The tables of scores that a person reads at the end of a run."""
 
-import io
-import math
-from collections.abc import Collection, Mapping, Sequence
-
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Mapping, Sequence
 
 from mirror.evaluation.certainty import Comparison, Interval
 from mirror.evaluation.contamination import Overlap
-from mirror.evaluation.geometry import Geometry
-from mirror.evaluation.residuals import Kind, WorstPair
 from mirror.evaluation.sets import Score
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
+from mirror.report.console import new_table, printed
 
 PROTOCOL_NAMES = {
     "all": "all", "mean": "mean of parts", "wmean": "weighted mean",
@@ -73,7 +65,7 @@ def score_table(
             for column in columns
         ]
         table.add_row(AVERAGE, "", *_marked(AVERAGE, cells, values, marks, gain=gain))
-    return "\n".join([_text(table), *_notes(comparisons, overlaps, columns)])
+    return "\n".join([printed(table), *_notes(comparisons, overlaps, columns)])
 
 
 def _marked(
@@ -172,7 +164,7 @@ def protocol_table(
         notes.insert(
             0, f"95 % interval: of the figure by {' or '.join(sorted(headlines))}, bootstrapped over the pairs"
         )
-    return "\n".join([_text(table), *notes])
+    return "\n".join([printed(table), *notes])
 
 
 def _reach(interval: Interval | None) -> str:
@@ -195,7 +187,7 @@ def difference_table(comparisons: Sequence[Comparison], title: str, overlaps: Ov
         seen = any(found.set in _seen(overlaps, column) for column in (found.encoder, found.against))
         difference = f"{found.difference:+.2f}" + SEEN * seen
         table.add_row(found.set, found.encoder, difference, _reach(found.interval), *cells, found.mark)
-    return _text(table)
+    return printed(table)
 
 
 def part_table(columns: Mapping[str, Scores], title: str, overlaps: Overlaps) -> str | None:
@@ -212,98 +204,4 @@ def part_table(columns: Mapping[str, Scores], title: str, overlaps: Overlaps) ->
                 for column, scores in columns.items()
             ]
             table.add_row(name, part, *cells)
-    return _text(table) if table.row_count else None
-
-
-def audit_table(overlaps: Mapping[str, Overlap], title: str) -> str:
-    """What of each test set stands in the training texts."""
-    table = new_table(title)
-    table.add_column("set")
-    for heading in ("texts", "exact", "near", "pairs", "both texts", "as given pair"):
-        table.add_column(heading, justify="right")
-    for name, found in overlaps.items():
-        exact, near = (_share(part, found.texts) for part in (found.exact, found.near))
-        both, positives = (_share(part, found.pairs) for part in (found.both, found.positives))
-        table.add_row(name, f"{found.texts:,}", exact, near, f"{found.pairs:,}", both, positives)
-    return _text(table)
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} ({100 * part / whole:.1f} %)" if part else "0"
-
-
-def geometry_table(columns: Mapping[str, Geometry], title: str) -> str:
-    """Encoders as rows."""
-    table = new_table(title)
-    table.add_column("")
-    for heading in ("alignment", "uniformity", "anisotropy", "effective rank"):
-        table.add_column(heading, justify="right")
-    for name, found in columns.items():
-        values = (found.alignment, found.uniformity, found.anisotropy)
-        table.add_row(name, *(f"{value:.3f}" for value in values), f"{found.effective_rank:.1f}")
-    return _text(table)
-
-
-def mteb_table(scores: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """Tasks of MTEB as rows, encoders as columns."""
-    table = new_table(title)
-    table.add_column("task")
-    for name in scores:
-        table.add_column(name, justify="right")
-    for task in next(iter(scores.values())):
-        table.add_row(task, *(f"{found[task]:.2f}" for found in scores.values()))
-    return _text(table)
-
-
-def worst_table(worst: Sequence[WorstPair], title: str) -> str:
-    """The pairs that stand farthest from their place, and by how much: a share of the pairs, + is too similar."""
-    table = new_table(title)
-    table.add_column("texts", ratio=1)
-    table.add_column("gold", justify="right")
-    for name in worst[0].residuals:
-        table.add_column(name, justify="right")
-    for pair in worst:
-        texts = escape(f"{pair.left}\n{pair.right}")
-        table.add_row(texts, f"{pair.gold:g}", *(f"{value:+.2f}" for value in pair.residuals.values()))
-    return _text(table)
-
-
-def kind_table(kinds: Sequence[Kind], title: str, seen: Collection[str]) -> str:
-    """Scores by kind of pair; the columns in ``seen`` were trained on texts of the set."""
-    table = new_table(title)
-    for heading in ("", "kind"):
-        table.add_column(heading)
-    for heading in ("pairs", *(column + f" {SEEN}" * (column in seen) for column in kinds[0].scores)):
-        table.add_column(heading, justify="right")
-    for kind in kinds:
-        cells = ["–" if math.isnan(value) else f"{value:.2f}" for value in kind.scores.values()]
-        table.add_row(kind.group, kind.name, str(kind.pairs), *cells)
-    return _text(table)
-
-
-def neighbour_table(neighbours: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]], title: str) -> str:
-    """Words as rows, encoders as columns, in each cell the nearest texts."""
-    table = new_table(title)
-    table.add_column("")
-    for name in neighbours:
-        table.add_column(name, ratio=1)
-    for word in next(iter(neighbours.values())):
-        cells = [", ".join(f"{text} {cosine:.2f}" for text, cosine in near[word]) for near in neighbours.values()]
-        table.add_row(escape(word), *(escape(cell) for cell in cells))
-    return _text(table)
-
-
-def time_line(seconds: Mapping[str, float]) -> str:
-    """Where the time went, in one line."""
-    return "  ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-
-
-def new_table(title: str) -> Table:
-    """An empty table as all of ours look."""
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-
-
-def _text(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=110, record=True)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in console.export_text(styles=False).rstrip().splitlines())
+    return printed(table) if table.row_count else None

@@ -24,7 +24,6 @@ import platform
 import resource
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -36,6 +35,7 @@ from typing import Any, Self
 
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
+from mirror.runs.atomic import written_whole
 from mirror.version import __version__
 
 METRICS = "metrics.json"
@@ -43,8 +43,6 @@ CHECKPOINTS = "checkpoints"
 """Folder within a run's folder; it is there until the run is finished."""
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
-SCRATCH = ".mirror-"
-"""How the names of temporary folders begin, which are gone once what was written there is whole."""
 TUNED = "tuned"
 """The column of the tuned encoder."""
 PACKAGES = (
@@ -129,9 +127,8 @@ class RunRecord:
         if self.path is None:
             return
         try:
-            with scratch_beside(self.path) as partial:
+            with written_whole(self.path) as partial:
                 partial.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-                os.replace(partial, self.path)
         except OSError as error:
             raise not_written(self.path.parent, error, METRICS) from error
 
@@ -166,14 +163,6 @@ def record_failure(folder: Path, config: dict[str, Any], error: BaseException) -
     if not (folder / METRICS).exists():
         with suppress(type(error)), RunRecord(folder, config):
             raise error
-
-
-@contextmanager
-def scratch_beside(target: Path) -> Iterator[Path]:
-    """A place for what is to become ``target``, on the same disk and under a name that nobody else has; what is still
-    there in the end is removed."""
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target.parent, ignore_cleanup_errors=True) as scratch:
-        yield Path(scratch) / target.name
 
 
 def by_step(folder: Path, figure: str = "loss") -> list[tuple[int, float]]:

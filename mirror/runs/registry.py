@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mirror.runs.record import CURVE, METRICS, SCRATCH
+from mirror.runs.atomic import SCRATCH
+from mirror.runs.record import CURVE, METRICS
 
 NEUTRAL = (
     "hydra",

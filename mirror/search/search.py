@@ -18,7 +18,7 @@ from mirror.encoder.backbone import quiet
 from mirror.encoder.device import choose_device
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.report.terminal import new_table
+from mirror.report.console import new_table
 from mirror.runs.record import METRICS, TUNED
 from mirror.runs.registry import read_run
 from mirror.search.vectors import Hit, kept_vectors, nearest, unit_vectors

@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from mirror.config import Select, Strategy, TrainConfig, plain
-from mirror.data.batches import BatchKey, MirrorData, MirroredPairs
+from mirror.data.batches import BatchKey, MirroredPairs
+from mirror.data.module import MirrorData
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, PrunedError
 from mirror.losses.base import Loss

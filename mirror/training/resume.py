@@ -1,7 +1,6 @@
 """How an interrupted run goes on: its checkpoints, the record it left, the steps that are done."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mirror.errors import MirrorError
 from mirror.runs import stop
+from mirror.runs.atomic import written_whole
 from mirror.runs.record import CHECKPOINTS, CURVE, METRICS, RunRecord, not_written
 
 FINGERPRINT = "corpus"
@@ -33,16 +33,12 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the place, then rename."""
-        partial = Path(path).with_suffix(".partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            content = BytesIO()  # torch itself tells a full disk as an error of its own
-            torch.save(checkpoint, content)
+        """Write beside the path, then rename."""
+        content = BytesIO()  # a full disk is an OSError when Python writes, and an error of torch's own when torch does
+        torch.save(checkpoint, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(path)) as partial:
             partial.write_bytes(content.getbuffer())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 class Checkpointer(ModelCheckpoint):

@@ -10,40 +10,36 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from mirror.config import Select, Strategy, TrainConfig, plain
+from mirror.config import TrainConfig, plain
 from mirror.config.parts import build, located, part_name
-from mirror.data.batches import MirrorData
+from mirror.data.module import MirrorData
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import TextTable, choose, read_texts
 from mirror.data.view_check import check_views
 from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.errors import MirrorError, UnavailableError
-from mirror.evaluation.contamination import AUDIT, audit, dump_audit, known_texts
+from mirror.errors import MirrorError
+from mirror.evaluation.contamination import AUDIT, dump_audit, known_texts
 from mirror.evaluation.results import Results, plain_scores
-from mirror.evaluation.sets import Score, TestSet, load_sets, texts_of
+from mirror.evaluation.sets import texts_of
 from mirror.losses.base import Loss
 from mirror.report.card import model_card
-from mirror.report.errors import check_plotly, show_errors
-from mirror.report.outcome import print_scores
-from mirror.report.pictures import GEOMETRY_PICTURE, PICTURE, draw_cosines, draw_geometry
-from mirror.report.terminal import audit_table, time_line
+from mirror.report.console import time_line
+from mirror.report.errors import check_plotly
+from mirror.report.pictures import PICTURE, draw_cosines
 from mirror.runs.record import CHECKPOINTS, TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
 from mirror.runs.stop import held
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
-from mirror.training.parts import build_module, build_post, check_parts, perturbations, pooling_name
+from mirror.training.measure import Measurements
+from mirror.training.parts import build_module, build_post, check_parts, perturbations
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
-from mirror.training.watch import PAIRS as WATCHED
-from mirror.training.watch import GeometryWatch
 
 log = logging.getLogger(__name__)
 
-MANY = 200_000
-"""Texts that take minutes to audit."""
 ENCODER = "encoder"
 """Folder of the tuned encoder within a run's folder."""
 
@@ -87,19 +83,20 @@ def train(
             interrupted.note(record)
         run = Run(config, folder, record, hardware, interrupted)
         run.read(texts)
-        run.audit()
+        run.measured.audit(run.table)
         run.load()
-        run.measure_untouched()
+        run.measured.untouched(run.encoder)
         run.make_batches()
         # The run's own seed comes last: its encoder is the one that is returned.
         for seed in reversed(range(config.seed, config.seed + config.seeds)):
             run.tune(seed)
             if rank_zero:
                 run.post_process()
-                run.measure_tuned(seed)
+                run.measured.tuned(run.encoder, seed)
                 run.save(seed)
         if rank_zero:
-            run.report()
+            run.measured.report(folder)
+            log.info("time: %s", time_line(record.content["seconds"]))
             log.info("encoder saved in %s", folder / ENCODER)
             end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
             for place in map(run.place, range(config.seed, config.seed + config.seeds)):
@@ -122,12 +119,10 @@ class Run:
         self.config, self.folder, self.record = config, folder, record
         self.hardware, self.interrupted = hardware, interrupted
         self.table: TextTable
-        self.results: Results
-        self.validation: TestSet | None = None
+        self.measured = Measurements(config, record)
         self.encoder: MirrorEncoder
         self.views: Views
         self.data: MirrorData
-        self.before: dict[str, dict[str, Score]] = {}
         self.loss: Loss
 
     def place(self, seed: int) -> Path:
@@ -143,7 +138,7 @@ class Run:
         """The texts to train on, the sets to measure on, and the one to watch."""
         config = self.config
         with self.record.phase("read"):
-            sets = self._sets(needed=is_rank_zero() or config.data.exclude_tests)
+            sets = self.measured.read_sets()
             excluded = known_texts(sets) if config.data.exclude_tests else None
             if given is None:
                 key = (repr(config.data), config.seed, excluded and fingerprint(texts_of(sets)))
@@ -157,39 +152,7 @@ class Run:
         else:
             log.info("texts: %s", self.table)
         note_texts(self.record, self.table.fingerprint, config.data.path, self.interrupted)
-        self.results = Results(sets if is_rank_zero() else [], config.eval)
-
-    def _sets(self, *, needed: bool) -> list[TestSet]:
-        """The test sets. Without a folder or a hub the run goes on unmeasured, and says so; but it stops where their
-        texts are to be excluded."""
-        config = self.config
-        if config.select is Select.best:
-            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)
-        if not needed:
-            return []
-        try:
-            names, data_dir, dictionary = config.eval.measured, config.eval.data_dir, config.eval.dictionary
-            key = (*names, data_dir, dictionary, *config.eval.kinds)
-            return shared("sets", key, lambda: load_sets(names, data_dir, dictionary, config.eval.kinds))
-        except UnavailableError as error:
-            if config.data.exclude_tests:
-                raise
-            log.warning("NOT MEASURED before and after: %s", error)
-            return []
-
-    def audit(self) -> None:
-        """Look for the sets' texts among the training texts."""
-        table, results = self.table, self.results
-        if not results.sets or not self.config.eval.audit:
-            return
-        if len(table.pairs) > MANY:
-            log.info("looking for test texts among %d texts; eval.audit=false does without", len(table.pairs))
-        with self.record.phase("audit"):
-            both = (table.fingerprint, fingerprint(results.texts))
-            progress = self.config.trainer.progress
-            found = shared("audit", both, lambda: audit(table.pairs, results.sets, progress=progress))
-        results.overlaps[TUNED] = found
-        log.info("\n%s", audit_table(found, "Test texts among the training texts"))
+        self.measured.results = Results(sets if is_rank_zero() else [], config.eval)
 
     def load(self) -> None:
         """The untouched model, and what makes the views of its texts.
@@ -234,24 +197,6 @@ class Run:
             pl.seed_everything(seed, workers=True, verbose=False)
             self.encoder.pooling = self.encoder.make_pooling(self.config.model.pooling).to(self.encoder.device)
 
-    def measure_untouched(self) -> None:
-        """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
-        encoder, results, config = self.encoder, self.results, self.config
-        if not results.sets:
-            return
-        poolings = [encoder.make_pooling(name) for name in dict.fromkeys(config.eval.raw)]
-        with self.record.phase("evaluate"):
-            if poolings:
-                log.info("measuring the model as it is …")
-                texts = results.texts
-                key = (encoder.name, encoder.max_tokens, *config.eval.raw, encoder.device.type, fingerprint(texts))
-                progress = config.trainer.progress
-                vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=progress))
-                for pooling, found in zip(poolings, vectors, strict=True):
-                    results.add(f"raw {pooling.name}", found)
-            self.record.content.update(results.plain())
-        self.before = results.scores
-
     def make_batches(self) -> None:
         """The texts as batches, and a look at them."""
         config, encoder = self.config, self.encoder
@@ -264,7 +209,7 @@ class Run:
                 self.views,
                 config.batch,
                 config.seed,
-                self.validation,
+                self.measured.validation,
                 apart=getattr(located(config.loss, "loss"), "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )
@@ -288,7 +233,7 @@ class Run:
             return
         self.data.pairs.reseed(seed)
         with self.record.phase("train"):
-            watch = self._watch()
+            watch = self.measured.watch(self.encoder)
             steps, self.loss = fit(
                 self.seeded(seed), self.encoder, self.data, self.place(seed), self.hardware, self.record,
                 self.interrupted, watch,
@@ -296,12 +241,6 @@ class Run:
             for geometry in watch:
                 geometry.store()
         self.record["steps"] = steps
-
-    def _watch(self) -> list[GeometryWatch]:
-        """What looks on while the encoder learns: where there are pairs, and one device has all weights."""
-        every, pairs = self.config.eval.geometry_every, self.results.sample[:WATCHED]
-        whole = self.config.trainer.strategy is not Strategy.fsdp
-        return [GeometryWatch(self.encoder, pairs, every, self.record)] if every and pairs and whole else []
 
     def post_process(self) -> None:
         """Fit what comes after the pooling, such as whitening, on the training texts."""
@@ -313,56 +252,20 @@ class Run:
             stage = build_post(self.config, vectors).to(self.encoder.device)
             self.encoder.pooling = self.encoder.pooling.followed_by(stage, part_name(self.config.post))
 
-    def measure_tuned(self, seed: int) -> None:
-        """Score the encoder as it will be saved."""
-        results, content = self.results, self.record.content
-        self.after: dict[str, Score] = {}
-        if results.sets:
-            with self.record.phase("evaluate"):
-                log.info("measuring the tuned encoder …")
-                progress = self.config.trainer.progress
-                self.after = results.add(TUNED, self.encoder.encode(results.texts, progress=progress))
-                content.update(results.plain())
-        if self.config.seeds > 1:
-            one = {"steps": content["steps"], "loss": content["loss"], "scores": plain_scores(self.after)}
-            content.setdefault("seeds", {})[str(seed)] = one
-            self.record.write()
-
     def save(self, seed: int) -> None:
         """The encoder with its card, and the picture of before and after. What this run has saved already, before it
         was stopped, is saved again."""
-        place, config = self.place(seed), self.seeded(seed)
+        place, config, measured = self.place(seed), self.seeded(seed), self.measured
         with self.record.phase("save"), repeatable(self.folder):
-            overlaps = self.results.overlaps.get(TUNED, {})
+            overlaps = measured.results.overlaps.get(TUNED, {})
             card = model_card(
-                config, self.table, self.before, self.after, self.record.content["steps"],
+                config, self.table, measured.before, measured.after, self.record.content["steps"],
                 self.views.describe(), self.loss.describe(), overlaps,
             )  # fmt: skip
             beside = {"README.md": card, AUDIT: dump_audit(overlaps)}
             self.encoder.cpu().save(place / ENCODER, beside, replace=self.interrupted is not None)
-            cosines = self.results.cosines
-            if (before := self._raw_column()) and TUNED in cosines:
+            cosines = measured.results.cosines
+            if (before := measured.raw_column()) and TUNED in cosines:
                 draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), place / PICTURE)
-        own = {**self.record.content["scores"], TUNED: plain_scores(self.after)}
+        own = {**self.record.content["scores"], TUNED: plain_scores(measured.after)}
         log_results({**self.record.content, "scores": own}, place / PICTURE)
-
-    def _raw_column(self) -> str | None:
-        """The untouched model pooled as the encoder is, if that was measured, else by the last pooling."""
-        raw = [column for column in self.results.seeds if column != TUNED]
-        same = f"raw {pooling_name(self.config)}"
-        return same if same in raw else raw[-1] if raw else None
-
-    def report(self) -> None:
-        """Store the comparisons, draw the course, and print what was found."""
-        record, results = self.record, self.results
-        if "geometry_curve" in record.content:
-            with record.phase("save"), repeatable(self.folder):
-                draw_geometry(record.content["geometry_curve"], self.folder / GEOMETRY_PICTURE)
-        if TUNED in results.seeds:
-            with record.phase("evaluate"):
-                comparisons = results.comparisons(TUNED)
-                intervals = results.intervals(TUNED)
-            record["comparisons"] = [comparison.plain() for comparison in comparisons]
-            print_scores(results, comparisons, intervals, pooling_name(self.config))
-            show_errors(results, [*filter(None, [self._raw_column()]), TUNED], self.folder)
-        log.info("time: %s", time_line(record.content["seconds"]))

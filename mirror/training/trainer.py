@@ -1,6 +1,7 @@
 """Lightning's trainer, as mirror tuning and pre-training both use it."""
 
 import logging
+import shutil
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from mirror.config import Precision, Strategy, TrainerConfig
+from mirror.runs.atomic import SCRATCH
 from mirror.training.hardware import Hardware
 from mirror.training.resume import WholeFiles
 
@@ -73,9 +75,10 @@ class Bar(TQDMProgressBar):
 def remove_checkpoints(folder: Path) -> None:
     """Remove what the trainer wrote into a folder, and the folder unless somebody else put something there."""
     with suppress(OSError):
-        for pattern in ("*step=*.ckpt", "*step=*.partial"):
-            for path in folder.glob(pattern):
-                path.unlink()
+        for path in folder.glob("*step=*.ckpt"):
+            path.unlink()
+        for scratch in folder.glob(f"{SCRATCH}*"):  # of a process that was killed while it wrote
+            shutil.rmtree(scratch)
         folder.rmdir()
 
 

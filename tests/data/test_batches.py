@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mirror.config import BatchConfig, DataConfig, Sample
-from mirror.data.batches import BatchKey, MirrorData, MirroredBatch, MirroredPairs, StepSampler
+from mirror.data.batches import BatchKey, MirroredBatch, MirroredPairs
+from mirror.data.module import MirrorData, StepSampler
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import LongPairs, TextTable, choose
 from mirror.data.views import SpanMask

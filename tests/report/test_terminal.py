@@ -4,7 +4,8 @@ import pytest
 
 from mirror.evaluation.sets import Score
 from mirror.evaluation.sets.sts import AVERAGED, sts_average
-from mirror.report.terminal import protocol_table, score_table, time_line
+from mirror.report.console import time_line
+from mirror.report.terminal import protocol_table, score_table
 
 
 def score(name: str, value: float, pairs: int = 10, **more: float) -> Score:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from mirror.encoder.encoder import MirrorEncoder
 from mirror.runs import stop
 from mirror.training import run as training_run
+from mirror.training.measure import Measurements
 from mirror.training.resume import Checkpointer
 from mirror.training.run import Run
 from mirror.training.trainer import remove_checkpoints
@@ -189,7 +191,7 @@ def test_several_seeds_do_not_go_on(
     command: Command,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Run, "report", after(Run.report))
+    monkeypatch.setattr(Measurements, "report", after(Measurements.report))
     result = command("train", *options, "seeds=2", "hydra.run.dir=run")
     assert result.code == TERMINATED
     assert "interrupted: there is no checkpoint to go on from, start again" in result.err
@@ -203,14 +205,14 @@ def test_a_sweep(
 ) -> None:
     """The runs after the one that was stopped do not begin, and the one before it is kept."""
     with monkeypatch.context() as patched:
-        real = Run.measure_tuned
+        real = Measurements.tuned
 
-        def second(self: Run, seed: int) -> None:
-            real(self, seed)
+        def second(self: Measurements, encoder: MirrorEncoder, seed: int) -> None:
+            real(self, encoder, seed)
             if seed == 2:
                 send()
 
-        patched.setattr(Run, "measure_tuned", second)
+        patched.setattr(Measurements, "tuned", second)
         result = command("train", "-m", *options, "seed=1,2,3")
     assert result.code == TERMINATED
     assert "interrupted: start the sweep again, what it has finished is kept" in result.err

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mirror import MirrorEncoder, MirrorError
-from mirror.cli import _with_query
+from mirror.cli.arguments import with_query
 from mirror.config.compose import compose, quoted
 from mirror.search.search import STORE, newest_encoder, raw_model, search
 from tests.conftest import SENTENCES
@@ -33,7 +33,7 @@ def test_a_question_survives_the_command_line(text: str) -> None:
     ],
 )
 def test_what_is_no_option_is_the_question(typed: list[str], seen: list[str]) -> None:
-    assert _with_query(typed) == seen
+    assert with_query(typed) == seen
 
 
 def finished_run(folder: Path, model: Path, task: str = "sentence", status: str = "finished") -> Path:

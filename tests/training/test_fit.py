@@ -32,8 +32,8 @@ def test_curve_is_the_same_however_seldom_one_looks(
 
 def test_checkpoints_alone_are_removed(tmp_path: Path) -> None:
     """Not what somebody else put beside them."""
-    for name in ("own/step=3.ckpt", "own/epoch=0-step=9.ckpt", "own/step=4.partial", "mixed/step=3.ckpt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("own/step=3.ckpt", "own/epoch=0-step=9.ckpt", "own/.mirror-1/step=4.ckpt", "mixed/step=3.ckpt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "mixed" / "best.ckpt").touch()
     for folder in ("own", "mixed", "none"):

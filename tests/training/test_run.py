@@ -25,6 +25,7 @@ from mirror.config import TrainConfig
 from mirror.config.compose import compose
 from mirror.evaluation.sets import load_sets
 from mirror.losses.infonce import info_nce
+from mirror.runs.atomic import SCRATCH
 from mirror.training.run import train
 from tests.conftest import ROOT, SENTENCES
 
@@ -119,7 +120,7 @@ def test_run_returns_what_it_saves(measured: tuple[Path, MirrorEncoder]) -> None
     card = (folder / "encoder" / "README.md").read_text(encoding="utf-8")
     tuned = metrics(folder)["scores"]["tuned"]["stsb-test"]["all"]
     assert f"{tuned:.2f} |" in card
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob(f"{SCRATCH}*"))
 
 
 def test_same_seed_same_weights(measured: tuple[Path, MirrorEncoder], tiny_bert: Path, tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def assert_failed(folder: Path, reason: str, status: str = "failed") -> None:
     assert content["status"] == status
     assert reason in content["error"]
     assert not (folder / "encoder").exists()
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob(f"{SCRATCH}*"))
 
 
 def test_loss_not_finite(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

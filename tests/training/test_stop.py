@@ -15,6 +15,7 @@ import torch
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose, resumed
+from mirror.training.measure import Measurements
 from mirror.training.run import Run, train
 from tests.conftest import ROOT, SENTENCES, files_no_larger_than
 
@@ -56,21 +57,22 @@ def assert_same(folder: Path, expected: Path) -> None:
 
 @pytest.mark.parametrize("extra", [[], ["select=best", "eval.every=2"]], ids=["last", "best"])
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("phase", ["measure_tuned", "save", "report"])
+@pytest.mark.parametrize("phase", ["tuned", "save", "report"])
 def test_stopped_in_a_phase_after_the_training(
     phase: str, when: str, extra: list[str], options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run([*options, *extra], tmp_path / "whole")
-    real: Callable[..., None] = getattr(Run, phase)
+    owner = Run if phase == "save" else Measurements
+    real: Callable[..., None] = getattr(owner, phase)
 
-    def stop(self: Run, *arguments: Any) -> None:
+    def stop(self: Any, *arguments: Any) -> None:
         if when == "after":
             real(self, *arguments)
         raise KeyboardInterrupt
 
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patched:
-        patched.setattr(Run, phase, stop)
+        patched.setattr(owner, phase, stop)
         with pytest.raises(KeyboardInterrupt):
             run([*options, *extra], folder)
     assert metrics(folder)["status"] == "interrupted"

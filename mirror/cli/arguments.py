@@ -1,0 +1,37 @@
+"""What is typed without a name: a question, the folders of a report."""
+
+import re
+
+from mirror.config.compose import quoted
+
+VALUED_FLAGS = (
+    "-c", "--cfg", "-p", "--package", "-i", "--info",
+    "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+)  # fmt: skip
+"""Flags of Hydra that take the argument behind them."""
+
+
+def with_query(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra takes them: what is neither an option nor its value is the question."""
+    options, words = _apart(arguments)
+    return [*options, f"query={quoted(' '.join(words))}"] if words else options
+
+
+def with_folders(arguments: list[str]) -> list[str]:
+    """The same for a report, where such words are folders; ``--watch`` is short for ``watch=true``."""
+    options, folders = _apart(["watch=true" if argument == "--watch" else argument for argument in arguments])
+    for place, option in enumerate(options):  # a baseline is itself settings, whose signs Hydra would take for its own
+        name, _, value = option.partition("=")
+        if name == "baseline" and not value.startswith(("'", '"')):
+            options[place] = f"baseline={quoted(value)}"
+    return [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
+
+
+def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options with their values, and the words that are neither, which Hydra does not take."""
+    options: list[str] = []
+    words: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        ours = before not in VALUED_FLAGS and not re.match(r"[+~]{0,2}[\w./@]+=|-(?!\d)", argument)
+        (words if ours else options).append(argument)
+    return options, words

@@ -177,8 +177,10 @@ class EvalConfig:
     """Poolings of the untouched model that the tuned encoder is compared with."""
     validation: str = "stsb-dev"
     """The set that ``select=best`` watches."""
+    curve: str | None = None
+    """A set whose score is followed while training; ``select=best`` follows ``validation``."""
     every: int = 10
-    """Steps between two looks at the validation set."""
+    """Steps between two scores of the set that is followed; it is scored after the last step too."""
     dictionary: str | None = None
     """Concepts with their names, for files of mentions; null is the one beside them."""
     resamples: int = 1000
@@ -254,6 +256,11 @@ class TrainConfig:
     """Set by a search: ``<storage>#<study>#<number>`` of the trial that the run reports its validation scores to."""
 
     @property
+    def validated(self) -> str | None:
+        """The set that is scored while training."""
+        return self.eval.validation if self.select is Select.best else self.eval.curve
+
+    @property
     def views(self) -> dict[str, Any]:
         """The part of ``aug`` that is the view maker."""
         return {name: value for name, value in self.aug.items() if name not in RATES}
@@ -284,14 +291,21 @@ class TrainConfig:
             raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
         if self.model.pooling == Pooling.mean_padded.value and not self.batch.pad_to_max:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
-        if self.trainer.max_epochs == 0 and (self.select is Select.best or self.trainer.max_steps or self.resume):
+        if self.trainer.max_epochs == 0 and (self.validated or self.trainer.max_steps or self.resume):
             raise MirrorError(
-                "trainer.max_epochs=0 trains nothing: leave out select=best, trainer.max_steps and resume=, or set at "
-                "least one epoch."
+                "trainer.max_epochs=0 trains nothing: leave out select=best, eval.curve, trainer.max_steps and "
+                "resume=, or set at least one epoch."
             )
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
-        if self.select is Select.best and self.trainer.strategy is Strategy.fsdp:
-            raise MirrorError("select=best looks at the encoder in between, not with trainer=fsdp: use trainer=ddp.")
+        if self.select is Select.best and self.eval.curve not in (None, self.eval.validation):
+            raise MirrorError(
+                f"select=best follows eval.validation={self.eval.validation}: leave out eval.curve={self.eval.curve}, "
+                "or choose the same set."
+            )
+        if self.validated and self.trainer.strategy is Strategy.fsdp:
+            raise MirrorError(
+                "select=best and eval.curve score the encoder in between, not with trainer=fsdp: use trainer=ddp."
+            )
         if self.eval.mteb:
             raise MirrorError("eval.mteb is for scripts/evaluate.py: leave it out, and evaluate the encoder after.")

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from mirror.config import Select, Strategy, TrainConfig
+from mirror.config import Strategy, TrainConfig
 from mirror.data.texts import TextTable
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import UnavailableError
@@ -35,7 +35,7 @@ class Measurements:
         self.config, self.record = config, record
         self.results: Results
         self.validation: TestSet | None = None
-        """Of ``select=best``."""
+        """Scored while the encoder learns, where ``select=best`` or ``eval.curve`` asks for it."""
         self.before: dict[str, dict[str, Score]] = {}
         """By column and set, of the model as it is."""
         self.after: dict[str, Score] = {}
@@ -46,8 +46,8 @@ class Measurements:
         texts are to be excluded."""
         config = self.config
         needed = is_rank_zero() or config.data.exclude_tests
-        if config.select is Select.best:
-            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)
+        if name := config.validated:
+            (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds)
         if not needed:
             return []
         try:

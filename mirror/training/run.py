@@ -209,7 +209,6 @@ class Run:
                 self.views,
                 config.batch,
                 config.seed,
-                self.measured.validation,
                 apart=getattr(located(config.loss, "loss"), "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )
@@ -236,7 +235,7 @@ class Run:
             watch = self.measured.watch(self.encoder)
             steps, self.loss = fit(
                 self.seeded(seed), self.encoder, self.data, self.place(seed), self.hardware, self.record,
-                self.interrupted, watch,
+                self.interrupted, self.measured.validation, watch,
             )  # fmt: skip
             for geometry in watch:
                 geometry.store()

@@ -46,9 +46,8 @@ def make(
 
 
 def data_of(encoder: MirrorEncoder, texts: list[str] = SENTENCES, seed: int = 0, **settings: Any) -> MirrorData:
-    validation = settings.pop("validation", None)
     views = SpanMask(encoder.layout)
-    return MirrorData(table_of(texts), encoder.layout, views, BatchConfig(**settings), seed, validation)
+    return MirrorData(table_of(texts), encoder.layout, views, BatchConfig(**settings), seed)
 
 
 def masked(pairs: MirroredPairs, key: BatchKey = FIRST) -> tuple[list[str | None], list[str | None]]:
@@ -320,13 +319,6 @@ def test_packed_and_padded_batches_give_the_same_vectors(tiny_bert: Path) -> Non
         expected = encoder(padded.sides[0][0])
         torch.testing.assert_close(encoder(packed.sides[0][0]), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(encoder(fixed.sides[0][0]), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_validation_set_is_the_only_item(encoder: MirrorEncoder) -> None:
-    data = data_of(encoder, validation="a set")
-    assert list(data.val_dataloader()) == ["a set"]
-    none = data_of(encoder)
-    assert list(none.val_dataloader()) == []
 
 
 def test_batch_moves_whole(encoder: MirrorEncoder) -> None:

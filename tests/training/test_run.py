@@ -26,6 +26,7 @@ from mirror.config.compose import compose
 from mirror.evaluation.sets import load_sets
 from mirror.losses.infonce import info_nce
 from mirror.runs.atomic import SCRATCH
+from mirror.runs.record import by_step
 from mirror.training.run import train
 from tests.conftest import ROOT, SENTENCES
 
@@ -212,10 +213,25 @@ def test_select_best_keeps_the_best(precision: str, tiny_bert: Path, tmp_path: P
     assert not (tmp_path / "run" / "best").exists()
 
 
-def test_select_best_in_a_run_shorter_than_eval_every(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
-    """Three steps and a look every ten: the last weights are looked at all the same."""
-    go(tiny_bert, tmp_path / "run", "select=best", f"eval.data_dir='{eval_dir}'", "eval.every=10")
-    assert len(curve(tmp_path / "run", "val/stsb-dev")) == 1
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (3, [3]), (10, [3])])
+def test_the_last_weights_are_validated_too(
+    every: int, expected: list[int], tiny_bert: Path, eval_dir: Path, tmp_path: Path
+) -> None:
+    """Three steps."""
+    go(tiny_bert, tmp_path / "run", "select=best", f"eval.data_dir='{eval_dir}'", f"eval.every={every}")
+    assert [step for step, _ in by_step(tmp_path / "run", "val/stsb-dev")] == expected
+
+
+def test_a_curve_of_scores(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """Changes nothing of what is learnt, and ends with the score of the encoder."""
+    data = f"eval.data_dir='{eval_dir}'"
+    plain = go(tiny_bert, tmp_path / "plain", data)
+    watched = go(tiny_bert, tmp_path / "run", data, "eval=stsb", "eval.curve=stsb-test", "eval.every=2")
+    assert not any((a != b).any() for a, b in zip(plain.parameters(), watched.parameters(), strict=True))
+    scores = by_step(tmp_path / "run", "val/stsb-test")
+    assert [step for step, _ in scores] == [2, 3]
+    tuned = metrics(tmp_path / "run")["scores"]["tuned"]["stsb-test"]["all"]
+    assert scores[-1][1] == pytest.approx(tuned, abs=0.01)
 
 
 def test_warnings_about_the_texts(tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,21 @@ def eval_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{5 * common:.3f}\t{a}\t{b}")
         (folder / "sts" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def saved_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures of matplotlib that are saved, in their order."""
+    figure = pytest.importorskip("matplotlib.figure")
+    saved: list[Any] = []
+    save = figure.Figure.savefig
+
+    def saving(drawn: Any, *arguments: Any, **options: Any) -> None:
+        saved.append(drawn)
+        save(drawn, *arguments, **options)
+
+    monkeypatch.setattr(figure.Figure, "savefig", saving)
+    return saved
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from mirror.evaluation.sets.ranking import RankingSet
 from mirror.evaluation.sets.retrieval import RetrievalSet
 from mirror.evaluation.sets.sts import sts_average
 from mirror.evaluation.sets.words import LANGUAGES
-from tests.evaluation.sets.test_sts import pair_sets
+from tests.evaluation.sets.made_up import pair_sets
 
 
 def test_shared_texts_are_listed_once_and_each_set_is_scored() -> None:

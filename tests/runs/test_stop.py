@@ -17,8 +17,8 @@ from mirror.training import run as training_run
 from mirror.training.resume import Checkpointer
 from mirror.training.run import Run
 from mirror.training.trainer import remove_checkpoints
+from tests.commands import SMALL, Command
 from tests.conftest import ROOT, SENTENCES
-from tests.test_cli import SMALL, Command, command  # noqa: F401
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -116,7 +116,7 @@ def test_before_the_training(
     number: int,
     by: str,
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -135,7 +135,7 @@ def test_before_the_training(
 
 def test_what_a_library_makes_of_it(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -154,7 +154,7 @@ def test_what_a_library_makes_of_it(
 
 def test_during_the_last_checkpoint(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -172,7 +172,7 @@ def test_during_the_last_checkpoint(
 
 def test_between_the_last_checkpoint_and_the_record(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -186,7 +186,7 @@ def test_between_the_last_checkpoint_and_the_record(
 
 def test_several_seeds_do_not_go_on(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Run, "report", after(Run.report))
@@ -197,7 +197,7 @@ def test_several_seeds_do_not_go_on(
 
 def test_a_sweep(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.test_run import curve, equal, go, metrics, weights
+from tests.helpers import curve, equal, go, metrics, weights
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

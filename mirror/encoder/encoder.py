@@ -4,7 +4,6 @@ One class for training, evaluation and users, so that what is measured is what w
 """
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from mirror.config.train import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder
-from mirror.encoder.layout import Layout
+from mirror.encoder.layout import Layout, check_characters
 from mirror.encoder.packing import TokenBlock, select
 from mirror.encoder.perturb import Perturbation
 from mirror.encoder.pooling import TextPooling, make_pooling
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 
 MAX_TOKENS = 512
 """Longest text read where the model would take more: sentence encoders seldom see more."""
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65_536}
 """Tokens encoded at a time, by device: a CPU is fastest while they stay in its caches, a GPU wants to be filled."""
 
@@ -232,8 +229,7 @@ class MirrorEncoder(nn.Module):
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise MirrorError(f"texts[{i}] is not a string: {text!r:.80}")
-            if not text.isascii() and SURROGATE.search(text):
-                raise MirrorError(f"texts[{i}] holds half a character, a lone surrogate: {text!r:.80}")
+            check_characters(text, f"texts[{i}]")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
         tokens = self.layout.tokenize(texts) if texts else {"input_ids": []}

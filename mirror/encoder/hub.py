@@ -4,12 +4,13 @@ import os
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import huggingface_hub.constants as hub_constants
 
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, UnavailableError
 
 BUNDLED = "bundled:"
 """Before the name of a model that lies in this package; no hub name has a colon."""
@@ -64,3 +65,28 @@ def go_offline_unless_reachable() -> bool:
         reachable = True
     hub_constants.HF_HUB_OFFLINE = not reachable
     return reachable
+
+
+def load_dataset(path: str, config: str | None, split: str, what: str, remedy: str) -> Any:
+    """One split of a data set on the hub.
+
+    Args:
+        path: its name on the hub.
+        config: its configuration, where it has several.
+        split: of the data set.
+        what: the subject of the sentences below.
+        remedy: what to do without the hub.
+
+    Raises:
+        UnavailableError: the hub cannot be reached.
+        MirrorError: there is no such data set, or it cannot be read.
+    """
+    import datasets
+
+    reachable = go_offline_unless_reachable()
+    try:
+        return datasets.load_dataset(path, config, split=split)
+    except Exception as error:
+        if not reachable:
+            raise UnavailableError(f"{what} is not here, and the hub cannot be reached: {remedy}.") from error
+        raise MirrorError(f"{what} cannot be loaded: {' '.join(str(error).split())[:300]}") from error

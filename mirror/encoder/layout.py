@@ -3,6 +3,7 @@ length."""
 
 import inspect
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,18 @@ PROBE_TOLERANCE = 1e-4
 Texts that see each other differ by about 1."""
 Span = tuple[int, int]
 """Start and end of a unit within a string."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
+
+
+def check_characters(text: str, name: str) -> None:
+    """Refuse a text that no tokenizer reads; ``name`` says which one it is.
+
+    Raises:
+        MirrorError: it holds a lone surrogate.
+    """
+    if not text.isascii() and SURROGATE.search(text):
+        raise MirrorError(f"{name} holds half a character, a lone surrogate: {text!r:.80}")
 
 
 class Layout:

@@ -1,4 +1,4 @@
-"""From the command line and the YAML files under ``conf/`` to settings; what Hydra refuses becomes one sentence."""
+"""From the command line and the YAML files under ``conf/`` to settings; Hydra's errors become one sentence."""
 
 import dataclasses
 import difflib
@@ -31,7 +31,7 @@ from mirror.runs.registry import identity
 
 PACKAGED_CONF = Path(__file__).parents[1] / "conf"
 CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
-"""In an installed package ``conf`` lies inside it, in a clone beside it."""
+"""``conf`` is inside an installed package, and next to the package in a clone."""
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -42,7 +42,7 @@ SCHEMAS = {
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
-"""Groups whose options stand for a number, with the setting that takes any number."""
+"""Groups whose options stand for a number, with the setting that takes any other number."""
 MOVED = {
     "optim=linear": "schedule=linear",
     "optim.schedule": "schedule=, as in schedule=linear",
@@ -50,11 +50,11 @@ MOVED = {
     "sweep=search": "sweep=optuna",
     "data.builtin": "data=words or data=pydocs",
 }
-"""What used to be written otherwise."""
+"""Former spellings, with what to write now."""
 PARTS = ("aug", "perturb", "loss", "head", "post", "optim", "schedule")
 """Sections that are parts; the files of their groups list their settings."""
 FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
-"""What may differ between a run and its continuation."""
+"""Settings that may differ between a run and its continuation."""
 # Hydra raises a plain ValueError where a group is given a number.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
@@ -69,7 +69,7 @@ def register_schemas() -> None:
 
 
 def run_id(config: DictConfig) -> str:
-    """The identity of a composed configuration, by which a sweep knows its runs; its ranges need not be right."""
+    """The identity of a composed configuration, by which a sweep recognises its runs; ranges are not checked."""
     # Without the node hydra, which holds the folder that is named after this.
     values: Any = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True, enum_to_str=True
@@ -136,8 +136,8 @@ def _strays(section: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def named_model(name: str) -> str | None:
-    """What a file of the group ``model`` stands for, such as ``mini``; None where there is none, or a path of that
-    name."""
+    """The model path in a file of the group ``model``, such as ``mini``; None if there is no such file, or if a path of
+    that name exists."""
     file = CONF / "model" / f"{name}.yaml"
     if not re.fullmatch(r"\w+", name) or Path(name).exists() or not file.is_file():
         return None

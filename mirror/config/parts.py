@@ -35,7 +35,7 @@ def build(section: Mapping[str, Any], setting: str, contract: type[T], **given: 
         section: ``_target_`` and the part's settings.
         setting: the name of the section, such as ``loss``, for error messages.
         contract: the class that the part must be of; ``object`` is any.
-        given: what the run hands in; only what the signature names is passed on.
+        given: arguments from the run; only those that the signature names are passed on.
 
     Raises:
         MirrorError: the target cannot be imported, its signature does not take the settings, or it makes something

@@ -44,7 +44,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> int:
-        """Tells another text, or another tokenizer, from this one."""
+        """Identifies the text and the tokenizer."""
         return zlib.crc32(self.ids.tobytes())
 
 
@@ -73,7 +73,7 @@ class MaskedBatch:
 
     blocks: list[TokenBlock]
     places: list[Tensor]
-    """For each block (M,), the places of the tokens to guess among its R * W tokens."""
+    """For each block (M,), the indices of the tokens to predict among its R * W tokens."""
     targets: list[Tensor]
     """For each block (M,), the ids of those tokens."""
     words: list[Tensor]

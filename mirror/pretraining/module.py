@@ -1,7 +1,7 @@
 """The pre-training step: masked tokens in, cross entropy out.
 
-Beside the masked tokens, a text's mean vector can be asked for the bag of its words: each different token of the text
-should score high in the vocabulary. Guesses teach the vectors of tokens; what comes of their mean is left to chance.
+Besides the masked tokens, a text's mean vector can be made to predict its bag of words: each distinct token of it
+should score high in the vocabulary. Masked tokens train the token vectors, not their mean.
 After Ma et al. 2024 (Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval), who ask
 the CLS vector, through the head that fills in masks.
 """

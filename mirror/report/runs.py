@@ -107,7 +107,7 @@ class Found:
 
 
 def collect(folders: Sequence[Path]) -> Found:
-    """Read every run under the folders; what is no run of ours is named and left out."""
+    """Read every run under the folders; what is not one of mirror's runs is named and left out."""
     runs: list[Run] = []
     problems: list[str] = []
     seen: dict[tuple[str, Any], Path] = {}
@@ -184,7 +184,7 @@ def _headlines(content: Mapping[str, Any], sets: Mapping[str, Mapping[str, float
 
 
 def _asked(folder: Path) -> tuple[dict[str, str], dict[str, str | None]]:
-    """What Hydra keeps beside a run: the overrides and the options of the groups."""
+    """What Hydra stores with a run: the overrides and the options of the groups."""
     try:
         overrides = yaml.load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"), _YAML) or []
         stored = yaml.load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"), _YAML)

@@ -156,7 +156,7 @@ def value(run: Run, key: str) -> Any:
 
 
 def shown(item: Any) -> str:
-    """A value as a table shows it: of a path the last part, which tells folders apart."""
+    """A value as a table shows it; a path is shortened to its last part, which identifies the folder."""
     if isinstance(item, str) and item.count("/") > 1:
         return Path(item).name
     if isinstance(item, bool) or item is None:
@@ -184,9 +184,9 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
         if len(rows) > 1:
             max((row.cells[name] for row in rows if name in row.cells), key=lambda cell: cell.mean).best = True
     version, sets = runs[0].frame
-    told = ", ".join(f"{name} ({size:,})" for name, size in sets) or "not measured"
+    described = ", ".join(f"{name} ({size:,})" for name, size in sets) or "not measured"
     raw = runs[0].raw if all(run.raw == runs[0].raw for run in runs) else {}
-    return Comparison(f"mirror {version}: {told}" if several else told, axes, rows, scores, raw)
+    return Comparison(f"mirror {version}: {described}" if several else described, axes, rows, scores, raw)
 
 
 def _mark_baseline(comparison: Comparison, baseline: str) -> bool:

@@ -1,4 +1,4 @@
-"""Finished and other runs as they lie on the disk: what each was asked for, and what it found."""
+"""Reads runs from the disk, finished or not: their settings and their results."""
 
 import json
 import shlex
@@ -15,13 +15,13 @@ from mirror.runs.record import METRICS, TUNED, by_step, headline
 from mirror.runs.registry import identity, read_run
 
 LOG_CHARACTERS = 4000
-"""Of a run's log, from its end, that go into the page."""
+"""Most characters of a run's log shown on the page, from its end."""
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
 class Sample:
-    """What one seed of a run found."""
+    """The results of one seed of a run."""
 
     seed: int
     scores: dict[str, float]

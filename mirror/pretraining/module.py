@@ -39,8 +39,7 @@ GUESSES = 3
 class BagOfWords(nn.Module):
     """Scores over the vocabulary for the mean vectors of texts; a separate head, dropped after pre-training.
 
-    Through the head that fills in masks, the raw model's mean becomes better and mirror tuning adds less to it (STS-B
-    test, 2 x 256, one seed: 61.1 to 64.2 instead of 54.7 to 63.9).
+    With the mask head instead, the raw mean is better and mirror tuning adds less to it (benchmarks/results/notes.md).
     """
 
     def __init__(self, hidden: int, embeddings: nn.Linear) -> None:

@@ -1,14 +1,11 @@
 """The commands as a user types them, good and bad; in this process, because the imports cost seconds."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,60 +17,8 @@ from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
 from mirror.runs.registry import hold_lock
 from mirror.training.parts import check_parts
+from tests.commands import SMALL, Command, Result, assert_refused
 from tests.conftest import ROOT, SENTENCES
-
-SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
-
-
-class Result(NamedTuple):
-    """What the user sees."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Runs ``scripts/<name>.py`` with arguments in an empty folder that has a file of texts."""
-    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    root = logging.getLogger()
-    kept = (list(root.handlers), root.level)
-
-    def run(name: str, *arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            getattr(mirror.cli, name)()
-        except SystemExit as end:
-            code = end.code or 0
-            if isinstance(code, str):  # as the interpreter does
-                print(code, file=sys.stderr)
-                code = 1
-        assert isinstance(code, int)
-        return Result(code, *capfd.readouterr())
-
-    yield run
-    for handler in root.handlers:
-        if handler not in kept[0]:
-            handler.close()
-    root.handlers[:], root.level = kept  # Hydra sets up the logging of the process
-
-
-def assert_refused(result: Result, *reasons: str) -> None:
-    """One sentence that names what is wrong, and nothing else that looks like a crash."""
-    assert result.code != 0
-    assert "Traceback" not in result.err + result.out
-    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.err
-    for reason in reasons:
-        assert reason in lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The values of settings that are one of a few words."""
+"""Settings that take one of a few words."""
 
 from enum import Enum
 
@@ -103,7 +103,7 @@ class Strategy(Enum):
     auto = "auto"
     ddp = "ddp"
     fsdp = "fsdp"
-    """The devices share the weights out among themselves (FSDP2): for models that one device cannot hold."""
+    """The weights are sharded across the devices (FSDP2), for models that do not fit on one."""
 
 
 class Precision(Enum):

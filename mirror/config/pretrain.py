@@ -14,7 +14,7 @@ class ArchitectureConfig:
     """The model to pre-train: a new one of these sizes, or one to continue from."""
 
     path: str | None = None
-    """Hub name or local folder of a masked language model to continue from; its sizes stand, and its tokenizer."""
+    """Hub name or local folder of a masked language model to continue from, with its sizes and its tokenizer."""
     layers: int = 4
     hidden: int = 256
     heads: int = 4
@@ -22,7 +22,7 @@ class ArchitectureConfig:
     positions: int = 512
     """Longest text that the model will take, in tokens."""
     dropout: float = 0.0
-    """While pre-training; the saved model has the usual 0.1, which mirror tuning sets anew."""
+    """Used in pre-training; the saved model has the usual 0.1, and mirror tuning sets its own."""
     start: Start = Start.ppmi
     learning_rate: float = 1e-3
     """The peak rate that suits this size; ``optim.lr`` follows it."""
@@ -32,7 +32,7 @@ class ArchitectureConfig:
             check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         check(self.positions >= 8, "model.positions", self.positions, "at least 8")
         if self.hidden % self.heads:
-            raise MirrorError(f"model.hidden={self.hidden} cannot be shared out among model.heads={self.heads}.")
+            raise MirrorError(f"model.hidden={self.hidden} cannot be divided among model.heads={self.heads}.")
         check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         rate("model.dropout", self.dropout)
 
@@ -44,7 +44,7 @@ class TokenizerConfig:
     path: str | None = None
     """Hub name or local folder of a tokenizer; null learns one, or takes that of ``model.path``."""
     kind: TokenizerKind = TokenizerKind.wordpiece
-    """Of a learnt tokenizer, and of the architecture of a new model."""
+    """Kind of a learnt tokenizer, and architecture of a new model."""
     vocab_size: int = 8192
     """Of a learnt tokenizer."""
     lowercase: bool = True
@@ -59,12 +59,12 @@ class MaskingConfig:
     """Dynamic masking: other tokens each time a text is seen (Devlin et al. 2019, section 3.1; Liu et al. 2019)."""
 
     share: float = 0.15
-    """Of the tokens, to be guessed."""
+    """Share of the tokens that the model must predict."""
     unit: MaskUnit = MaskUnit.token
     masked: float = 0.8
-    """Of the tokens to be guessed, shown as the mask token."""
+    """Share of these tokens that are shown as the mask token."""
     random: float = 0.1
-    """Of the tokens to be guessed, shown as a random token; the rest is shown as it is."""
+    """Share of these tokens that are shown as a random token; the rest is shown unchanged."""
 
     def __post_init__(self) -> None:
         check(0 < self.share < 1, "masking.share", self.share, "above 0 and below 1")
@@ -90,11 +90,11 @@ class PretrainBatchConfig:
 
 @dataclass
 class HeldOutConfig:
-    """The texts that the model is measured on while it learns."""
+    """Held-out texts on which the model is measured during training."""
 
     texts: int = 500
     every: int = 500
-    """Steps between two looks at them."""
+    """Steps between two measurements."""
 
     def __post_init__(self) -> None:
         check(self.texts >= 0, "held_out.texts", self.texts, "0 (off) or more")
@@ -109,8 +109,8 @@ class PretrainConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     bag_of_words: float = 0.0
-    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 serves a model
-    that is to be mirror-tuned; 0 is masked language modelling alone."""
+    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
+    that will be mirror-tuned; 0 is masked language modelling alone."""
     data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
     batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)

@@ -69,7 +69,7 @@ class DataConfig:
     column: str | None = None
     """Column that holds the texts; null is the only text column, or one called text or sentence."""
     pair_column: str | None = None
-    """Column with a given positive for each text, in place of the text itself."""
+    """Column with a given positive for each text, instead of the text itself."""
     pair_separator: str | None = None
     """Splits a line into a text and its given positive, as the authors' ``a||b`` files."""
     language: str = "en"
@@ -152,7 +152,7 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """Trackers beside the CSV curve, which is always written."""
+    """Trackers besides the CSV curve, which is always written."""
 
     trackers: list[Tracker] = field(default_factory=lambda: [Tracker.csv])
     project: str = "mirror"
@@ -182,7 +182,7 @@ class EvalConfig:
     every: int = 10
     """Steps between two scores of the set that is followed; it is scored after the last step too."""
     dictionary: str | None = None
-    """Concepts with their names, for files of mentions; null is the one beside them."""
+    """Concepts with their names, for files of mentions; null is the one in the same folder."""
     resamples: int = 1000
     """Bootstrap resamples for intervals and tests; 0 is none."""
     kinds: list[str] = field(default_factory=list)
@@ -247,11 +247,11 @@ class TrainConfig:
     seed: int = 42
     seeds: int = 1
     """Train and measure with so many seeds, from ``seed`` on; the texts are sampled once."""
-    # Of a sweep alone.
+    # Only for sweeps.
     retry_failed: bool = False
     """Run those again that failed."""
     max_runs: int = 1000
-    """A larger sweep is taken for a mistake."""
+    """A larger sweep is refused as a likely mistake."""
     trial: str | None = None
     """Set by a search: ``<storage>#<study>#<number>`` of the trial that the run reports its validation scores to."""
 

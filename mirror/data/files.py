@@ -207,17 +207,9 @@ def hub_rows(config: DataConfig) -> Rows:
     Raises:
         MirrorError: there is no such data set, or the hub cannot be reached.
     """
-    import datasets
-
-    reachable = hub.go_offline_unless_reachable()
-    try:
-        table = datasets.load_dataset(config.path, config.name, split=config.split)
-    except Exception as error:
-        if not reachable:
-            raise MirrorError(
-                f"data.path={config.path} is no local file, and the hub cannot be reached: give a local file."
-            ) from error
-        raise MirrorError(f"data.path={config.path}: {' '.join(str(error).split())[:300]}") from error
+    assert config.path is not None
+    what = f"data.path={config.path}"
+    table = hub.load_dataset(config.path, config.name, config.split, what, "give a local file")
     return _rows(table, config)
 
 

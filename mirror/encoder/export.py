@@ -1,4 +1,4 @@
-"""The folder that a tuned encoder is taken away in: transformers and sentence-transformers both load it.
+"""The folder of a saved encoder, which transformers and sentence-transformers both load.
 
 The pooling is stored once, in the files that sentence-transformers reads, and read back from there, so a saved
 encoder cannot be pooled in another way by accident.
@@ -33,12 +33,12 @@ STAGES: dict[str, type[Stage]] = {
 }
 """By the name of sentence-transformers' module."""
 _MIRROR_FILE = "config_mirror.json"
-"""What sentence-transformers has no place for: fixed padding."""
+"""For what sentence-transformers cannot express: fixed padding."""
 
 
 @dataclass
 class Saved:
-    """What the files beside the weights say of how texts become vectors."""
+    """How texts become vectors, as the files next to the weights say."""
 
     pooling: TextPooling
     max_tokens: int | None = None
@@ -97,7 +97,7 @@ def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None,
 
 
 def read_folder(folder: Path, config: Any) -> Saved | None:
-    """What a folder says of its pooling; None for a plain model.
+    """The pooling that a folder describes; None for a plain model.
 
     Args:
         folder: of the encoder.
@@ -150,7 +150,7 @@ def _limit(path: Path, key: str, value: Any) -> int | None:
 def _stage_class(folder: Path, full: str) -> type[Stage]:
     """The class behind a line of ``modules.json``: one of ours, or one of an installed package that is a ``Stage``.
 
-    A module that lies within the folder is never imported: loading a model runs no code that came with it.
+    A module within the folder is never imported: loading a model runs no code that came with it.
     """
     module, _, name = full.rpartition(".")
     package = module.partition(".")[0]

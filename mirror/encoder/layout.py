@@ -3,6 +3,7 @@ length."""
 
 import inspect
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,18 @@ PROBE_TOLERANCE = 1e-4
 Texts that see each other differ by about 1."""
 Span = tuple[int, int]
 """Start and end of a unit within a string."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
+
+
+def check_characters(text: str, name: str) -> None:
+    """Refuse a text that no tokenizer reads; ``name`` says which one it is.
+
+    Raises:
+        MirrorError: it holds a lone surrogate.
+    """
+    if not text.isascii() and SURROGATE.search(text):
+        raise MirrorError(f"{name} holds half a character, a lone surrogate: {text!r:.80}")
 
 
 class Layout:
@@ -88,7 +101,7 @@ class Layout:
         return bool(self.tokenize(["a"])["input_ids"][0][-1] == self._special()["cls_id"])
 
     def fix_width(self, tokens: int) -> None:
-        """From now on cut and pad every text to so many tokens."""
+        """From now on cut and pad every text to this many tokens."""
         self.pad_to = self.max_tokens = tokens
 
     def probe(self, longest: int) -> None:
@@ -126,7 +139,7 @@ class Layout:
         for first in (0, self.tokenizer.pad_token_id + 1):
             try:
                 packed = self._first_states(pack(tokens, **ids_of, width=width, first_position=first))
-            except Exception:  # whatever a backbone says to inputs that it was not made for (XLM: AssertionError)
+            except Exception:  # a backbone may raise anything for inputs it was not made for (XLM: AssertionError)
                 continue
             if (packed - expected).norm() <= PROBE_TOLERANCE * expected.norm():
                 return first
@@ -156,8 +169,8 @@ class Layout:
         return torch.cat(states)[order.argsort()]
 
     def _special(self) -> dict[str, Any]:
-        """Ids of the padding and of the CLS token; the latter None where it tells nothing: XLM's closes each text,
-        whose first token is its CLS."""
+        """Ids of the padding and of the CLS token; the latter is None where it is ambiguous: in XLM it also closes
+        each text."""
         tokenizer = self.tokenizer
         cls_id = None if tokenizer.cls_token_id == tokenizer.sep_token_id else tokenizer.cls_token_id
         return {"pad_id": tokenizer.pad_token_id, "cls_id": cls_id}

@@ -1,4 +1,4 @@
-"""What makes the network give two vectors for one text while it learns: dropout and drophead.
+"""What makes the network give two vectors for one text during training: dropout and drophead.
 
 A perturbation is attached to an encoder before training and detached after it. One of a user's own needs the same two
 methods: ``_target_: my_package.MyPerturbation`` in a file of the group ``perturb``.
@@ -20,7 +20,7 @@ class Perturbable(Protocol):
 
     backbone: Any
     block: TokenBlock | None
-    """What is encoded at the moment, for hooks that must tell its texts apart."""
+    """The block being encoded, for hooks that must tell its texts apart."""
 
 
 @runtime_checkable
@@ -28,8 +28,7 @@ class Perturbation(Protocol):
     """Changes how an encoder computes in training mode."""
 
     def attach(self, encoder: Perturbable) -> None:
-        """Begin. ``encoder.block`` is the block that is encoded at the moment, for hooks that must tell its texts
-        apart."""
+        """Begin. ``encoder.block`` is the block being encoded, for hooks that must tell its texts apart."""
 
     def detach(self) -> None:
         """Leave the encoder as it was."""
@@ -49,14 +48,14 @@ class Dropout:
         self._before = set_dropout(encoder.backbone, self.rate)
 
     def detach(self) -> None:
-        """Bring the rates back that the model came with."""
+        """Restore the model's own rates."""
         for module, name, value in self._before:
             setattr(module, name, value)
         self._before = []
 
 
 def set_dropout(backbone: nn.Module, rate: float) -> list[tuple[nn.Module, str, float]]:
-    """Set every dropout inside a backbone; what stood there before, as module, attribute and rate."""
+    """Set every dropout inside a backbone; returns the former rates as (module, attribute, rate)."""
     before: list[tuple[nn.Module, str, float]] = []
     for module in backbone.modules():
         names = [name for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]

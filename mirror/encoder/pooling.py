@@ -19,7 +19,7 @@ MODES = {
     Pooling.concat: ("cls", "max", "mean"),
     Pooling.mean_padded: ("mean_padded",),
 }
-"""What is taken of the tokens; their mean where nothing stands here."""
+"""How the tokens are pooled; by default their mean."""
 
 
 class TextPooling(nn.Module):
@@ -98,7 +98,7 @@ def layer_weights(pooling: Pooling, layers: int) -> list[float]:
 
 
 def stage_name(stages: Sequence[Stage], layers: int) -> str:
-    """What a pooling that was read from a folder is called: a name of the settings, or its classes."""
+    """The name of a pooling that was read from a folder: a name of the settings, or its classes."""
     stages = [stage for stage in stages if not isinstance(stage, Normalize)]
     match stages:
         case [TokenPooling(modes=modes), *more]:

@@ -1,4 +1,4 @@
-"""Optuna in place of a grid."""
+"""Hyper-parameter search by Optuna instead of a grid."""
 
 import logging
 from pathlib import Path
@@ -15,23 +15,23 @@ from mirror.sweeps.grid import Grid, only_sweep
 log = logging.getLogger(__name__)
 
 STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}
-"""How a run ended that is not tried again, and what Optuna calls it."""
+"""States of runs that are not repeated, with Optuna's names for them."""
 
 
 class OptunaSearch(Grid):
-    """Optuna in place of a grid: each trial is a run like any other, asked for by Optuna and told to it.
+    """Optuna instead of a grid: each trial is an ordinary run, proposed by Optuna and reported to it.
 
-    The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
+    The study is ``search.db`` in the folder of the sweep: a search that was killed continues where it stopped, and one
     that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
-    behind on ``eval.validation`` are pruned; see ``mirror.training.pruning``. The defaults stand in
+    behind on ``eval.validation`` are pruned; see ``mirror.training.pruning``. The defaults are in
     ``conf/sweep/optuna.yaml``.
 
     Args:
-        trials: in all.
-        score: the test set whose headline score is to rise.
-        time: whether the training time is to fall, as a second objective.
-        seed: of the proposals.
-        max_batch_size: trials that are launched together: as many as run beside each other; None is one.
+        trials: their total number.
+        score: the test set whose headline score is maximised.
+        time: whether training time is minimised, as a second objective.
+        seed: for the proposals.
+        max_batch_size: trials launched together, as many as run in parallel; None is one.
         params: the axes, as ranges and choices.
         grids: none in a search.
     """
@@ -82,7 +82,7 @@ class OptunaSearch(Grid):
                 directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
                 load_if_exists=True,
             )
-            # Another seed for those that are added: from the same one it would draw the same points again.
+            # Added trials need another seed: the same one would draw the same points again.
             study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
             for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
                 study.tell(left.number, state=optuna.trial.TrialState.FAIL)
@@ -95,8 +95,8 @@ class OptunaSearch(Grid):
                 for trial in asked:
                     drawn = [f"{key}={value}" for key, value in trial.params.items()]
                     # Optuna prunes where there is one objective.
-                    told = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
-                    jobs.append(self._job([*fixed, *drawn, *told], trial.number))
+                    pruning = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
+                    jobs.append(self._job([*fixed, *drawn, *pruning], trial.number))
                 known = runs_in(folder)
                 missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") not in STATES}
                 broken = self._launch(list(missing.values()))

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirror.config import BatchConfig, DataConfig, Sample
+from mirror.config import BatchConfig
 from mirror.data.batches import BatchKey, MirroredBatch, MirroredPairs
 from mirror.data.module import MirrorData, StepSampler
-from mirror.data.rows import Pair, in_memory
-from mirror.data.texts import LongPairs, TextTable, choose
+from mirror.data.rows import Pair
+from mirror.data.texts import LongPairs, TextTable
 from mirror.data.views import SpanMask
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.encoder.packing import TokenBlock
 from tests.conftest import SENTENCES
-from tests.helpers import pairs_of
+from tests.helpers import ids_of, pairs_of, table_of
 
 FIRST = BatchKey(0, 0)
 
@@ -26,10 +25,6 @@ FIRST = BatchKey(0, 0)
 @pytest.fixture(scope="module")
 def encoder(tiny_bert: Path) -> MirrorEncoder:
     return MirrorEncoder.load(tiny_bert)
-
-
-def table_of(texts: list[str] | list[Pair]) -> TextTable:
-    return choose(in_memory(texts), DataConfig(size=None, sample=Sample.first), 0, "test")
 
 
 def make(
@@ -58,15 +53,6 @@ def masked(pairs: MirroredPairs, key: BatchKey = FIRST) -> tuple[list[str | None
         for side, views in enumerate(pairs.draw(key, texts))
     )
     return left, right
-
-
-def ids_of(blocks: list[TokenBlock]) -> list[list[int]]:
-    """Token ids by place in the batch."""
-    rows: dict[int, list[int]] = {}
-    for block in blocks:
-        for k, text in enumerate(block.texts.tolist()):
-            rows[text] = block.inputs["input_ids"][block.text_index == k].tolist()
-    return [rows[i] for i in range(len(rows))]
 
 
 def same(a: MirroredBatch, b: MirroredBatch) -> bool:

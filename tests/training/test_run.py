@@ -1,15 +1,13 @@
 """Whole runs on a tiny model: what they leave, what makes them repeatable, how they fail."""
 
-import csv
 import errno
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,51 +19,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mirror import MirrorEncoder, MirrorError, mirror_tune
-from mirror.config import TrainConfig
-from mirror.config.compose import compose
 from mirror.evaluation.sets import load_sets
 from mirror.losses.infonce import info_nce
 from mirror.runs.atomic import SCRATCH
 from mirror.runs.record import by_step
-from mirror.training.run import train
 from tests.conftest import ROOT, SENTENCES
-
-SMALL = [
-    "eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false",
-    "trainer.precision=fp32",
-]  # fmt: skip
-
-
-def small(model: Path, *overrides: str) -> TrainConfig:
-    """Settings for a run of three steps, less than a second long."""
-    config = compose("train", [f"model.path='{model}'", *SMALL, *overrides])
-    assert isinstance(config, TrainConfig)
-    return config
-
-
-def go(model: Path, folder: Path, *overrides: str, texts: Sequence[Any] = SENTENCES) -> MirrorEncoder:
-    folder.mkdir(parents=True)
-    return train(small(model, *overrides), folder, texts)
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content
-
-
-def curve(folder: Path, column: str = "loss") -> list[float]:
-    """One column of the loss curve, where it has a value."""
-    with (folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
-        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
-
-
-def weights(encoder: MirrorEncoder) -> dict[str, Tensor]:
-    return {name: weight.clone() for name, weight in encoder.backbone.state_dict().items()}
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from tests.helpers import THREE_STEPS, curve, equal, go, metrics, weights
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +319,7 @@ def test_interrupted_while_saving(tiny_bert: Path, tmp_path: Path, monkeypatch: 
 def test_ctrl_c_in_the_middle(tiny_bert: Path, tmp_path: Path) -> None:
     """What was finished stays readable, and nobody sees a traceback."""
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"model.path={tiny_bert}", *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"model.path={tiny_bert}", *THREE_STEPS]
     run = subprocess.Popen(
         [*command, "data.path=texts.txt", "trainer.max_epochs=100000", "hydra.run.dir=run"],
         cwd=tmp_path,

@@ -15,7 +15,7 @@ from mirror import MirrorError
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.training.trackers import build_trackers, close_trackers
 from tests.conftest import ROOT, SENTENCES
-from tests.training.test_run import go, metrics
+from tests.helpers import go, metrics
 
 wandb = pytest.importorskip("wandb")
 

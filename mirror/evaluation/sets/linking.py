@@ -15,7 +15,7 @@ from mirror.evaluation.sets.score import Score, TestSet, Vectors, unit
 COLUMNS = ("mention", "concept_id")
 DICTIONARY_COLUMNS = ("concept_ids", "names")
 CHUNK = 256
-"""Mentions compared with the whole dictionary at a time."""
+"""Mentions compared with the dictionary at once."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class LinkingSet(TestSet):
     _names: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse a set on which nothing can be found."""
+        """Refuse a set in which no mention can be linked."""
         for name, concepts in self.dictionary.items():
             for concept in concepts:
                 self._names.setdefault(concept, []).append(name)
@@ -82,7 +82,7 @@ class LinkingSet(TestSet):
 
 
 def _rank(similarity: NDArray[np.float64], own: list[int]) -> int:
-    """Place of the best of the right names, from 1; beyond all names where there is none."""
+    """Rank of the best of the right names, from 1; after all names if there is none."""
     if not own:
         return len(similarity) + 1
     best = similarity[own].max()

@@ -33,6 +33,13 @@ class Loss(nn.Module):
         """
         raise NotImplementedError
 
+    def check_run(self, texts: int) -> None:
+        """Called before training, with the number of texts that the run's steps take in all, over all devices.
+
+        Raises:
+            MirrorError: so many do not serve this loss.
+        """
+
     def after_step(self, embed: Embedder) -> None:
         """Called when the optimizer has taken a step, for instance to move a momentum encoder."""
 

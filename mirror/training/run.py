@@ -214,6 +214,7 @@ class Run:
             self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
             with self.encoder.perturbed(perturbations(self.config)):
                 pass  # what the model does not take is told now, not after it has been measured
+            self._check_loss()
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
         self._pooling = self.encoder.pooling
@@ -227,6 +228,14 @@ class Run:
                 f"post.dimensions={size}: {len(self.table.pairs)} texts with vectors of {self.encoder.dimension} span "
                 f"{most} at most; lower it, or give more texts."
             )
+
+    def _check_loss(self) -> None:
+        """What a loss or a head does not take is told now too."""
+        config, texts = self.config, len(self.table.pairs)
+        if config.trainer.max_epochs:
+            in_all = texts * config.trainer.max_epochs
+            in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
+            build_module(config, self.encoder).loss.check_run(in_all)
 
     def _seed_pooling(self, seed: int) -> None:
         """A pooling of the user's own may have weights, which follow the seed."""

@@ -23,6 +23,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls", "batch.size": 64,
         "batch.max_tokens": 32, "optim.lr": 3e-5, "select": "best", "eval.every": 125,
     },
+    "rankcse": {
+        "loss._target_": "mirror.losses.ranking.Ranking", "loss.temperature": 0.05, "loss.share": 0.33,
+        "loss.distillation": 1.0, "loss.consistency": 1.0, "loss.method": "listmle", "loss.mask_duplicates": False,
+        "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls", "aug.dropout": 0.1, "aug.span_k": 0,
+        "batch.size": 128, "batch.max_tokens": 32, "optim.lr": 3e-5, "select": "best", "eval.every": 125,
+    },
     "crops": {
         "aug._target_": "mirror.data.views.Crop", "aug.sentences": 2, "aug.min_chars": 100, "aug.max_chars": 250,
         "loss.directions": "cross", "model.pooling": "mean",

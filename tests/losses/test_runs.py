@@ -22,6 +22,7 @@ LOSSES = {
     "tension in batch": ["loss=tension_in_batch"],
     "barlow": ["experiment=barlow", "head.hidden=16", "head.out=16"],
     "vicreg": ["experiment=vicreg", "head.hidden=16", "head.out=16"],
+    "mlm": ["auxiliary=mlm", "head=tanh"],
     "ranking": ["loss=ranking", "loss.teacher=MODEL", "loss.method=listnet", "head=tanh"],
     "distil": ["loss=distil", "loss.teacher=MODEL", "loss.match=mse", "model.pooling=concat"],
     "matryoshka": ["loss=matryoshka", "loss.sizes=[32,8]"],

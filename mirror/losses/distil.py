@@ -32,6 +32,8 @@ class Distil(Loss):
         MirrorError: the teacher is missing or cannot be loaded.
     """
 
+    equal_views = True
+
     def __init__(self, embedder: Embedder, teacher: str | None = None, match: Match = Match.cosine) -> None:
         super().__init__()
         self.teacher, self.match = Teacher(teacher), match

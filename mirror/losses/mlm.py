@@ -19,7 +19,7 @@ from mirror.encoder.packing import TokenBlock
 from mirror.errors import MirrorError
 from mirror.losses.base import Components, Loss
 from mirror.losses.embedder import Embedder
-from mirror.losses.gather import gather_in_order, world_size
+from mirror.losses.gather import draw_together, world_size
 
 MASKED, RANDOM = 0.8, 0.1
 """Of the tokens to guess, so many are masked and so many swapped; the others stay (Devlin et al. 2019)."""
@@ -83,14 +83,13 @@ class MaskedLanguageModel(Loss):
 
         Every device draws for all texts, so that a text's masks do not depend on who has it.
         """
-        seeds = torch.randint(2**31, (1, text_ids.shape[1])).to(text_ids.device)
-        everyone = gather_in_order(seeds[..., None].float(), seeds)  # the devices take that of the batch's first text
+        draw = draw_together(text_ids.shape[1], text_ids.device)
         longest = torch.stack([_within(block).max() for part in parts for block in part]).max() + 1
         if world_size() > 1:
             dist.all_reduce(longest, dist.ReduceOp.MAX)
-        size = (3, len(text_ids), everyone.text_ids.shape[1], int(longest))
-        draws = torch.rand(size, generator=torch.Generator().manual_seed(int(everyone.text_ids[0, 0])))
-        return draws.to(text_ids.device)[:, :, everyone.own].flatten(1, 2)
+        size = (3, len(text_ids), draw.total, int(longest))
+        draws = torch.rand(size, generator=torch.Generator().manual_seed(draw.seed))
+        return draws.to(text_ids.device)[:, :, draw.own].flatten(1, 2)
 
     def _masked(self, block: TokenBlock, draws: Tensor) -> tuple[TokenBlock, Tensor]:
         """What the model sees of a block, and the places among its R * W tokens that it is to guess, (K,).

@@ -264,6 +264,7 @@ class Run:
     def make_batches(self) -> None:
         """The texts as batches, and a look at them."""
         config, encoder = self.config, self.encoder
+        loss = located(config.loss, "loss")  # a class, or a function that makes one
         if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
             encoder.layout.fix_width(config.batch.max_tokens)
         with self.record.phase("tokenise"):
@@ -274,11 +275,12 @@ class Run:
                 config.batch,
                 config.seed,
                 self.validation,
-                apart=getattr(located(config.loss, "loss"), "sides_apart", False),
+                apart=getattr(loss, "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )
         if is_rank_zero():
-            view_check = check_views(self.data.pairs, encoder, perturbations(config))
+            equal = getattr(loss, "equal_views", False)
+            view_check = check_views(self.data.pairs, encoder, perturbations(config), equal=equal)
             self.record["views"] = view_check.plain()
             log.info("%s", view_check)
 

@@ -51,6 +51,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss._target_": "mirror.losses.queue.Queue", "loss.momentum": 0.999, "loss.temperature": 0.07,
         "loss.in_batch": False, "loss.key_dropout": True, "loss.size": 4096, "aug.span_k": 0,
     },
+    "ct": {
+        "loss._target_": "mirror.losses.tension.Tension", "loss.negatives_each": 7, "model.pooling": "mean",
+        "optim._target_": "mirror.training.optimizer.rmsprop", "optim.lr": 1e-5, "optim.decay": 0.9,
+        "schedule._target_": "mirror.training.schedule.stepped", "schedule.every": 500,
+        "schedule.factors": [0.8, 0.6, 0.4, 0.2], "batch.size": 16, "batch.max_tokens": 75, "aug.dropout": 0.0,
+        "aug.span_k": 0, "trainer.max_steps": 5000, "select": "best", "eval.every": 500,
+    },
     "ct_in_batch": {
         "loss._target_": "mirror.losses.tension.TensionInBatch", "loss.scale": 20.0, "model.pooling": "mean",
         "batch.size": 128, "batch.max_tokens": 75, "optim.lr": 5e-5, "aug.span_k": 0,

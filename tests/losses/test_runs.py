@@ -22,6 +22,8 @@ LOSSES = {
     "tension in batch": ["loss=tension_in_batch"],
     "barlow": ["experiment=barlow", "head.hidden=16", "head.out=16"],
     "vicreg": ["experiment=vicreg", "head.hidden=16", "head.out=16"],
+    "mixed": ["loss.mixed=4", "loss.mixed_from=3"],
+    "ct": ["experiment=ct", "select=last", "schedule.every=2", "trainer.max_steps=6"],
     "mlm": ["auxiliary=mlm", "head=tanh"],
     "ranking": ["loss=ranking", "loss.teacher=MODEL", "loss.method=listnet", "head=tanh"],
     "distil": ["loss=distil", "loss.teacher=MODEL", "loss.match=mse", "model.pooling=concat"],

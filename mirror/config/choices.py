@@ -89,6 +89,26 @@ class Start(Enum):
     """Word vectors counted and factorised from the text, and sinusoids for the positions."""
 
 
+class RankLoss(Enum):
+    """How a student learns to rank a list as its teacher does."""
+
+    listmle = "listmle"
+    """The probability of the teacher's whole order."""
+    listnet = "listnet"
+    """The probabilities of being first."""
+
+
+class Match(Enum):
+    """What of a teacher's vectors a student learns."""
+
+    cosine = "cosine"
+    """Their directions."""
+    mse = "mse"
+    """The vectors themselves."""
+    similarity = "similarity"
+    """The cosines between the texts of a batch; their sizes may differ."""
+
+
 class Accelerator(Enum):
     """Where training runs."""
 

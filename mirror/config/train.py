@@ -1,7 +1,7 @@
 """Settings of a training run, ``scripts/train.py``: names, types, defaults and ranges.
 
-The sections ``aug``, ``loss``, ``head``, ``optim``, ``post``, ``schedule`` and ``perturb`` are parts: see
-``mirror.config.parts``.
+The sections ``aug``, ``loss``, ``auxiliary``, ``head``, ``optim``, ``post``, ``schedule`` and ``perturb`` are parts:
+see ``mirror.config.parts``.
 """
 
 from collections.abc import Mapping
@@ -226,6 +226,8 @@ class TrainConfig:
     """A further perturbation of the network; see ``mirror.encoder.perturb``."""
     loss: Any = field(default_factory=dict)
     """See ``mirror.losses.infonce``."""
+    auxiliary: Any = None
+    """A second loss beside it; see ``mirror.losses.auxiliary``."""
     head: Any = None
     """A projection head that the loss sees the vectors through; see ``mirror.losses.heads``."""
     post: Any = None

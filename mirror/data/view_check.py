@@ -42,11 +42,14 @@ class ViewCheck:
 
 
 @torch.no_grad()
-def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Sequence[Perturbation]) -> ViewCheck:
+def check_views(
+    pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Sequence[Perturbation], *, equal: bool = False
+) -> ViewCheck:
     """Encode the first two views of some texts of the first batch, as training will.
 
     Raises:
-        MirrorError: neither the view maker nor a perturbation nor given positives make the views differ.
+        MirrorError: neither the view maker nor a perturbation nor given positives make the views differ, and they may
+            not be ``equal``.
     """
     key = BatchKey(epoch=0, step=0)
     texts = pairs.texts(key)
@@ -70,7 +73,7 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Seq
         vectors = encoder([block.to(encoder.device) for block in encoder.layout.blocks(tokens)])  # (2S, D)
     a, b = vectors.float().chunk(2)
     cosine = float(F.cosine_similarity(a, b).mean())
-    if not cosine < SAME:
+    if not (equal or cosine < SAME):
         raise MirrorError(
             f"The two views of a text are the same (mean cosine {cosine:.6f}): aug= changes {100 * changed:.0f} % of "
             f"the texts ({pairs.views.describe()}), and no dropout or drophead makes their vectors differ. Set "

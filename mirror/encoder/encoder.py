@@ -187,14 +187,14 @@ class MirrorEncoder(nn.Module):
         layered = any(pooling.layered for pooling in poolings)
         parts: list[list[Tensor]] = [[] for _ in poolings]
         for block in blocks:
-            states = self._states(block, layered=layered)
+            states = self.states(block, layered=layered)
             for part, pooling in zip(parts, poolings, strict=True):
                 part.append(pooling(states, block))  # (B, D)
         order = torch.cat([block.texts for block in blocks]).argsort()
         return [torch.cat(part)[order] for part in parts]
 
-    def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
-        """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
+    def states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
+        """Outputs of the layers for a block, each (R, W, D); of the last one alone unless ``layered``."""
         self.block = block
         output = self.backbone(**self.layout.inputs(block), output_hidden_states=layered, return_dict=True)
         return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)

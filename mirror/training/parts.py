@@ -12,6 +12,7 @@ from mirror.config.parts import build, check_part, part_name
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.encoder.stages import Stage
+from mirror.losses.auxiliary import Beside
 from mirror.losses.base import Loss
 from mirror.losses.embedder import Embedder
 from mirror.training.module import MirrorModule
@@ -27,6 +28,8 @@ def check_parts(config: TrainConfig) -> None:
     check_part(config.views, "aug", "layout")
     check_part(config.loss, "loss", "embedder")
     check_optimizer(config.optim, config.schedule)
+    if config.auxiliary:
+        check_part(config.auxiliary, "auxiliary", "embedder")
     if config.head:
         check_part(config.head, "head", "dimension")
     if config.post:
@@ -58,7 +61,10 @@ def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
         MirrorError: a part does not take its settings.
     """
     head = build(config.head, "head", nn.Module, dimension=encoder.dimension) if config.head else None
-    loss: Loss = build(config.loss, "loss", Loss, embedder=Embedder(encoder, head))
+    embedder = Embedder(encoder, head)
+    loss: Loss = build(config.loss, "loss", Loss, embedder=embedder)
+    if config.auxiliary:
+        loss = Beside(loss, build(config.auxiliary, "auxiliary", Loss, embedder=embedder))
     return MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)
 
 

@@ -177,6 +177,7 @@ class Run:
             self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
             with self.encoder.perturbed(perturbations(self.config)):
                 pass  # what the model does not take is told now, not after it has been measured
+            self._check_loss()
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
         self._pooling = self.encoder.pooling
@@ -191,6 +192,14 @@ class Run:
                 f"{most} at most; lower it, or give more texts."
             )
 
+    def _check_loss(self) -> None:
+        """What a loss or a head does not take is told now too."""
+        config, texts = self.config, len(self.table.pairs)
+        if config.trainer.max_epochs:
+            in_all = texts * config.trainer.max_epochs
+            in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
+            build_module(config, self.encoder).loss.check_run(in_all)
+
     def _seed_pooling(self, seed: int) -> None:
         """A pooling of the user's own may have weights, which follow the seed."""
         if isinstance(self.config.model.pooling, Mapping):
@@ -200,6 +209,7 @@ class Run:
     def make_batches(self) -> None:
         """The texts as batches, and a look at them."""
         config, encoder = self.config, self.encoder
+        loss = located(config.loss, "loss")  # a class, or a function that makes one
         if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
             encoder.layout.fix_width(config.batch.max_tokens)
         with self.record.phase("tokenise"):
@@ -209,11 +219,12 @@ class Run:
                 self.views,
                 config.batch,
                 config.seed,
-                apart=getattr(located(config.loss, "loss"), "sides_apart", False),
+                apart=getattr(loss, "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )
         if is_rank_zero():
-            view_check = check_views(self.data.pairs, encoder, perturbations(config))
+            equal = getattr(loss, "equal_views", False)
+            view_check = check_views(self.data.pairs, encoder, perturbations(config), equal=equal)
             self.record["views"] = view_check.plain()
             log.info("%s", view_check)
 

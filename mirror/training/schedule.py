@@ -7,7 +7,7 @@ such as any of ``torch.optim.lr_scheduler``.
 from typing import Annotated, Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import get_scheduler
 
 from mirror.config import Rule
@@ -37,6 +37,24 @@ def wsd(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 10) -> LRSchedu
     """A linear ramp, the same rate, and a linear fall to zero over the last fifth of the steps."""
     fall = {"num_decay_steps": max(1, int(steps * DECAY_SHARE)), "decay_type": "linear"}
     return _scheduler("warmup_stable_decay", optimizer, steps, warmup_steps, **fall)
+
+
+def stepped(
+    optimizer: Optimizer,
+    every: Annotated[int, Rule(lambda steps: steps >= 1, "at least 1")] = 500,
+    factors: Annotated[tuple[float, ...], Rule(lambda factors: min(factors, default=0) >= 0, "0 or more each")] = (
+        0.8,
+        0.6,
+        0.4,
+        0.2,
+    ),
+) -> LRScheduler:
+    """The rate times the next of ``factors`` after every so many steps; the last one stays.
+
+    As in Keras's ``PiecewiseConstantDecay`` the step with the number of a boundary, counted from 0, still has the rate
+    before it.
+    """
+    return LambdaLR(optimizer, lambda step: (1.0, *factors)[min(max(step - 1, 0) // every, len(factors))])
 
 
 def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: int, **options: Any) -> LRScheduler:

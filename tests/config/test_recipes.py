@@ -23,6 +23,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls", "batch.size": 64,
         "batch.max_tokens": 32, "optim.lr": 3e-5, "select": "best", "eval.every": 125,
     },
+    "rankcse": {
+        "loss._target_": "mirror.losses.ranking.Ranking", "loss.temperature": 0.05, "loss.share": 0.33,
+        "loss.distillation": 1.0, "loss.consistency": 1.0, "loss.method": "listmle", "loss.mask_duplicates": False,
+        "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls", "aug.dropout": 0.1, "aug.span_k": 0,
+        "batch.size": 128, "batch.max_tokens": 32, "optim.lr": 3e-5, "select": "best", "eval.every": 125,
+    },
     "crops": {
         "aug._target_": "mirror.data.views.Crop", "aug.sentences": 2, "aug.min_chars": 100, "aug.max_chars": 250,
         "loss.directions": "cross", "model.pooling": "mean",
@@ -44,6 +50,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "moco": {
         "loss._target_": "mirror.losses.queue.Queue", "loss.momentum": 0.999, "loss.temperature": 0.07,
         "loss.in_batch": False, "loss.key_dropout": True, "loss.size": 4096, "aug.span_k": 0,
+    },
+    "ct": {
+        "loss._target_": "mirror.losses.tension.Tension", "loss.negatives_each": 7, "model.pooling": "mean",
+        "optim._target_": "mirror.training.optimizer.rmsprop", "optim.lr": 1e-5, "optim.decay": 0.9,
+        "schedule._target_": "mirror.training.schedule.stepped", "schedule.every": 500,
+        "schedule.factors": [0.8, 0.6, 0.4, 0.2], "batch.size": 16, "batch.max_tokens": 75, "aug.dropout": 0.0,
+        "aug.span_k": 0, "trainer.max_steps": 5000, "select": "best", "eval.every": 500,
     },
     "ct_in_batch": {
         "loss._target_": "mirror.losses.tension.TensionInBatch", "loss.scale": 20.0, "model.pooling": "mean",

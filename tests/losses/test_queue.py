@@ -24,8 +24,9 @@ from mirror.losses.embedder import Embedder
 from mirror.losses.heads import TanhHead
 from mirror.losses.infonce import Columns, Rows, contrasted
 from mirror.losses.queue import EMPTY, Queue
+from mirror.training.run import train
 from tests.conftest import SENTENCES
-from tests.helpers import module_of, pairs_of, table_of
+from tests.helpers import SMALL, module_of, pairs_of, table_of
 from tests.losses.inputs import STEPS, batches, loaded
 from tests.losses.processes import in_two_processes
 
@@ -176,6 +177,14 @@ def test_a_queue_that_no_memory_holds_is_refused(tiny_bert: Path) -> None:
     section = compose("train", ["loss=queue", "loss.size=2000000", "eval=none"]).loss
     with pytest.raises(MirrorError, match=r"loss\.size=2000000 .*from 1 to 1048576"):
         build(section, "loss", Queue, embedder=Embedder(loaded(tiny_bert)))
+
+
+def test_a_queue_that_the_run_never_fills_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    typed = ["loss=queue", "loss.size=89", "eval=none", f"model.path='{tiny_bert}'", *SMALL]
+    with pytest.raises(MirrorError, match=r"loss\.size=89: the run takes 88 texts in all and never fills this queue"):
+        train(compose("train", typed), tmp_path, SENTENCES[:60])
+    with pytest.raises(MirrorError, match="takes 16 texts in all"):
+        train(compose("train", [*typed, "trainer.max_steps=1"]), tmp_path, SENTENCES[:60])
 
 
 def test_negatives_and_description(tiny_bert: Path) -> None:

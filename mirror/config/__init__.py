@@ -4,6 +4,7 @@ from mirror.config.checks import Rule, check, limit, rate
 from mirror.config.choices import (
     Accelerator,
     Directions,
+    EmbeddingChange,
     LossForm,
     MaskUnit,
     Pooling,
@@ -44,6 +45,7 @@ __all__ = [
     "BatchConfig",
     "DataConfig",
     "Directions",
+    "EmbeddingChange",
     "EncodeConfig",
     "EvalConfig",
     "EvaluateConfig",

@@ -39,6 +39,18 @@ class SpanUnit(Enum):
     word = "word"
 
 
+class EmbeddingChange(Enum):
+    """What ConSERT changes of a view's embeddings (Yan et al. 2021, section 3.2)."""
+
+    none = "none"
+    feature = "feature"
+    """Some features of all its tokens are 0."""
+    token = "token"
+    """All features of some of its tokens are 0."""
+    shuffle = "shuffle"
+    """Its tokens have each other's positions."""
+
+
 class Sample(Enum):
     """Which texts are taken where the source holds more than ``data.size``."""
 

@@ -174,13 +174,12 @@ class MirroredPairs(Dataset[MirroredBatch]):
         else:
             tokens = self._tokens(self.tokens, text_ids.flatten().tolist(), views, changed)
         tokens, placed = self.place(tokens, key, len(strings))
-        if self.apart:
-            size = len(strings[0])
-            sides = [select(tokens, range(start, start + size)) for start in range(0, len(views), size)]
-        else:
-            sides = [tokens]
+        size = len(strings[0]) if self.apart else len(views)
         return MirroredBatch(
-            sides=[self._parts(side, len(pairs)) for side in sides],
+            sides=[
+                self._parts(tokens, range(start, start + size), len(pairs), len(strings[0]))
+                for start in range(0, len(views), size)
+            ],
             text_ids=text_ids,
             strings=strings,
             changed=len({*changed, *placed}),
@@ -222,14 +221,27 @@ class MirroredPairs(Dataset[MirroredBatch]):
             place[i] = len(numbers) + k
         return select(join(whole, drawn), place)
 
-    def _parts(self, tokens: Tokens, texts: int) -> Parts:
+    def blocks(self, tokens: Tokens, chosen: range, each: int) -> list[TokenBlock]:
+        """Lay a run of views into rows.
+
+        Args:
+            tokens: of all views, one view after the other.
+            chosen: those to be laid.
+            each: texts of each view.
+        """
+        blocks = self.layout.blocks(select(tokens, chosen))
+        for block in blocks:
+            block.views = (chosen.start + block.texts) // each
+        return blocks
+
+    def _parts(self, tokens: Tokens, chosen: range, texts: int, each: int) -> Parts:
         """Rows in parts of at most ``batch.micro`` texts of each view; as many on every device, since devices that
-        share the weights out go through the model together. ``texts`` are those of the whole batch."""
+        share the weights out go through the model together. ``texts`` are those of the whole batch, ``each`` this
+        device's."""
         largest = -(-texts // self.world)
         count = -(-largest // (self.batch.micro or largest))
-        size = len(tokens["input_ids"])
-        cuts = [size * i // count for i in range(count + 1)]
-        return [self.layout.blocks(select(tokens, range(*ends))) for ends in pairwise(cuts)]
+        cuts = [chosen.start + len(chosen) * i // count for i in range(count + 1)]
+        return [self.blocks(tokens, range(*ends), each) for ends in pairwise(cuts)]
 
 
 def _number(pairs: Sequence[Pair]) -> dict[str, int]:

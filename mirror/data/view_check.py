@@ -67,7 +67,8 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Seq
         left, right = decoded[:shown], decoded[shown:]
     changed = len(altered) / shown
     with encoder.perturbed(perturbations):
-        vectors = encoder([block.to(encoder.device) for block in encoder.layout.blocks(tokens)])  # (2S, D)
+        blocks = pairs.blocks(tokens, range(len(tokens["input_ids"])), len(tokens["input_ids"]) // 2)
+        vectors = encoder([block.to(encoder.device) for block in blocks])  # (2S, D)
     a, b = vectors.float().chunk(2)
     cosine = float(F.cosine_similarity(a, b).mean())
     if not cosine < SAME:

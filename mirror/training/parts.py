@@ -9,6 +9,7 @@ from torch import nn
 
 from mirror.config import TrainConfig
 from mirror.config.parts import build, check_part, part_name
+from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.encoder.stages import Stage
@@ -39,12 +40,13 @@ def check_parts(config: TrainConfig) -> None:
         check_part(config.data.source, "data.source", "language", "size")
 
 
-def perturbations(config: TrainConfig) -> list[Perturbation]:
-    """Dropout and drophead by their rates in ``aug``, and the part ``perturb``."""
+def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:
+    """Dropout and drophead by their rates in ``aug``, what the view maker brings, and the part ``perturb``."""
     rates = config.perturbation_rates
     found: list[Perturbation] = [Dropout(rates["dropout"])]
     if rates["drophead"]:
         found.append(DropHead(rates["drophead"]))
+    found += views.perturbations()
     if config.perturb:
         part: Perturbation = build(config.perturb, "perturb", Perturbation)  # type: ignore[type-abstract]
         found.append(part)

@@ -212,7 +212,7 @@ class Run:
             self._seed_pooling(self.config.seed)
             self._check_post()
             self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
-            with self.encoder.perturbed(perturbations(self.config)):
+            with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
@@ -269,7 +269,7 @@ class Run:
                 pin_memory=encoder.device.type == "cuda",
             )
         if is_rank_zero():
-            view_check = check_views(self.data.pairs, encoder, perturbations(config))
+            view_check = check_views(self.data.pairs, encoder, perturbations(config, self.views))
             self.record["views"] = view_check.plain()
             log.info("%s", view_check)
 

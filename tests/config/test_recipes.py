@@ -23,6 +23,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "head._target_": "mirror.losses.heads.TanhHead", "model.pooling": "cls", "batch.size": 64,
         "batch.max_tokens": 32, "optim.lr": 3e-5, "select": "best", "eval.every": 125,
     },
+    "consert": {
+        "aug._target_": "mirror.data.views.Cutoff", "aug.left": "feature", "aug.right": "shuffle", "aug.share": 0.2,
+        "aug.dropout": 0.0, "model.pooling": "last_two", "loss.directions": "all", "loss.form": "nt_xent",
+        "loss.temperature": 0.1, "batch.size": 96, "batch.max_tokens": 64, "optim.lr": 5e-7, "trainer.max_epochs": 10,
+        "schedule._target_": "mirror.training.schedule.linear", "loss.mask_duplicates": False, "select": "best",
+        "eval.every": 200,
+    },
     "crops": {
         "aug._target_": "mirror.data.views.Crop", "aug.sentences": 2, "aug.min_chars": 100, "aug.max_chars": 250,
         "loss.directions": "cross", "model.pooling": "mean",

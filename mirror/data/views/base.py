@@ -7,6 +7,7 @@ from random import Random
 
 from mirror.data.rows import Pair
 from mirror.data.texts import LongPairs
+from mirror.encoder.perturb import Perturbation
 from mirror.errors import MirrorError
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class Views:
             Places in ``ids``, each as often as its token shall stand; at least one.
         """
         return list(range(len(ids)))
+
+    def perturbations(self) -> list[Perturbation]:
+        """What it changes within the network while it learns; ``encoder.block.views`` tells the views apart."""
+        return []
 
     def unchangeable(self, pairs: Iterable[Pair]) -> int:
         """How many of these texts are too short to be changed. A run says so, and stops where it is all of them.

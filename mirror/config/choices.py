@@ -51,6 +51,15 @@ class EmbeddingChange(Enum):
     """Its tokens have each other's positions."""
 
 
+class Positive(Enum):
+    """Where the second span of a document lies (DeCLUTR, Giorgi et al. 2021, figure 1A)."""
+
+    any = "any"
+    """It touches the first one: adjacent, overlapping or within it."""
+    adjacent = "adjacent"
+    subsumed = "subsumed"
+
+
 class Sample(Enum):
     """Which texts are taken where the source holds more than ``data.size``."""
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from mirror.config import TrainConfig
 from mirror.config.parts import build, check_part, part_name
+from mirror.data.texts import handed
 from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
@@ -25,7 +26,7 @@ def check_parts(config: TrainConfig) -> None:
     Raises:
         MirrorError: a part cannot be imported, or does not take its settings.
     """
-    check_part(config.views, "aug", "layout")
+    check_part(config.views, "aug", "layout", "max_tokens")
     check_part(config.loss, "loss", "embedder")
     check_optimizer(config.optim, config.schedule)
     if config.head:
@@ -37,7 +38,7 @@ def check_parts(config: TrainConfig) -> None:
     if isinstance(config.model.pooling, Mapping):
         check_part(config.model.pooling, "model.pooling", "hidden", "layers")
     if config.data.source:
-        check_part(config.data.source, "data.source", "language", "size")
+        check_part(config.data.source, "data.source", *handed(config.data))
 
 
 def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:

@@ -211,7 +211,7 @@ class Run:
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
             self._check_post()
-            self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
+            self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout, max_tokens=batch.max_tokens)
             with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
             if is_rank_zero():

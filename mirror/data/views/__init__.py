@@ -10,5 +10,6 @@ from mirror.data.views.deletion import Deletion
 from mirror.data.views.repetition import Repetition
 from mirror.data.views.shuffle import Shuffle
 from mirror.data.views.span_mask import SpanMask
+from mirror.data.views.spans import Spans
 
-__all__ = ["Crop", "Cutoff", "Deletion", "Repetition", "Shuffle", "SpanMask", "Views"]
+__all__ = ["Crop", "Cutoff", "Deletion", "Repetition", "Shuffle", "SpanMask", "Spans", "Views"]

@@ -18,7 +18,7 @@ LOOKED_AT = 10_000
 
 class Views:
     """Makes the views of each text. Its settings are the arguments of its ``__init__``; where that also asks for
-    ``layout``, it is given the encoder's tokenizer and limits."""
+    ``layout``, it is given the encoder's tokenizer and limits, and for ``max_tokens`` the run's ``batch.max_tokens``."""
 
     count = 2
     """Views of each text. View 0 shows the pair's left text, view 1 its right one."""
@@ -64,6 +64,20 @@ class Views:
     def describe(self) -> str:
         """A line for the log and the model card."""
         return type(self).__name__
+
+
+def one_text(pair: Pair, aug: str) -> str:
+    """The text of which both views are parts.
+
+    Raises:
+        MirrorError: the pair's texts are different ones.
+    """
+    if pair[0] != pair[1]:
+        raise MirrorError(
+            f"aug={aug} takes both views from one text, and the data gives pairs: set aug=none, or leave out "
+            "data.pair_column and data.pair_separator."
+        )
+    return pair[0]
 
 
 def look(views: Views, pairs: Sequence[Pair]) -> None:

@@ -164,4 +164,4 @@ def test_a_run_to_its_end_and_resumed(tiny_bert: Path, tmp_path: Path, monkeypat
     assert len(by_step(whole)) == 6
     assert by_step(stopped) == by_step(whole)
     card = (whole / "encoder" / "README.md").read_text()
-    assert "20 % of the embeddings' features cut in the left view, positions shuffled in the right view, dropout 0.1 |" in card
+    assert "| 20 % of the embeddings' features cut in the left view, positions shuffled in the right view, drop" in card

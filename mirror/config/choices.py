@@ -40,7 +40,7 @@ class SpanUnit(Enum):
 
 
 class EmbeddingChange(Enum):
-    """What ConSERT changes of a view's embeddings (Yan et al. 2021, section 3.2)."""
+    """What ConSERT changes of a view's embeddings (Yan et al. 2021)."""
 
     none = "none"
     feature = "feature"
@@ -52,7 +52,7 @@ class EmbeddingChange(Enum):
 
 
 class Positive(Enum):
-    """Where the second span of a document lies (DeCLUTR, Giorgi et al. 2021, figure 1A)."""
+    """Where the second span of a document lies (DeCLUTR, Giorgi et al. 2021)."""
 
     any = "any"
     """It touches the first one: adjacent, overlapping or within it."""

@@ -81,6 +81,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         views: makes the views of each text.
         batch: sizes; ``batch.size`` counts the texts of all devices together.
         seed: of the order and of what the views draw.
+        template: what the encoder puts texts into; None is nothing.
         apart: lay each view into rows of its own, for a loss with two encoders.
         rank: this device; it makes every ``world``-th pair of each batch.
         world: number of devices.
@@ -94,6 +95,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         batch: BatchConfig,
         seed: int,
         *,
+        template: str | None = None,
         apart: bool = False,
         rank: int = 0,
         world: int = 1,
@@ -101,14 +103,16 @@ class MirroredPairs(Dataset[MirroredBatch]):
         self.pairs, self.layout, self.views, self.batch = pairs, layout, views, batch
         self.seed, self.apart, self.rank, self.world = seed, apart, rank, world
         look(views, pairs)
+        self.templates: list[str | None] = [*views.templates] or [template] * views.count
         self.tokens: Tokens | None = None
         self.max_tokens = longest = batch.max_tokens
-        if not isinstance(pairs, LongPairs):
+        if not isinstance(pairs, LongPairs) and len({*self.templates}) == 1:
             # Each text is tokenised once for the whole run; only views that differ from it are tokenised as they are
             # made.
             self.numbers = _number(pairs)
-            key = (layout.name, layout.max_tokens, batch.max_tokens, fingerprint(self.numbers))
-            tokens = shared("tokens", key, lambda: layout.tokenize(list(self.numbers), batch.max_tokens))
+            (template,) = {*self.templates}
+            key = (layout.name, layout.max_tokens, batch.max_tokens, template, fingerprint(self.numbers))
+            tokens = shared("tokens", key, lambda: layout.tokenize(list(self.numbers), batch.max_tokens, template))
             self.tokens = tokens
             longest = row_width(max(len(ids) for ids in tokens["input_ids"]))
             self.max_tokens = min(batch.max_tokens, longest)
@@ -170,7 +174,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         whole = [text for side in texts for text in side]
         changed = [i for i, (view, text) in enumerate(zip(views, whole, strict=True)) if view != text]
         if self.tokens is None:
-            tokens = self.layout.tokenize(views, self.max_tokens)
+            tokens = self.tokenize(strings)
         else:
             tokens = self._tokens(self.tokens, text_ids.flatten().tolist(), views, changed)
         tokens, placed = self.place(tokens, key, len(strings))
@@ -183,6 +187,15 @@ class MirroredPairs(Dataset[MirroredBatch]):
             text_ids=text_ids,
             strings=strings,
             changed=len({*changed, *placed}),
+        )
+
+    def tokenize(self, strings: Sequence[Sequence[str]]) -> Tokens:
+        """The tokens of some views, one view after the other, each in its template."""
+        return join(
+            *(
+                self.layout.tokenize(side, self.max_tokens, template)
+                for side, template in zip(strings, self.templates[: len(strings)], strict=True)
+            )
         )
 
     def place(self, tokens: Tokens, key: BatchKey, views: int) -> tuple[Tokens, list[int]]:
@@ -215,7 +228,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         whole = select(ready, numbers)
         if not changed:
             return whole
-        drawn = self.layout.tokenize([views[i] for i in changed], self.max_tokens)
+        drawn = self.layout.tokenize([views[i] for i in changed], self.max_tokens, self.templates[0])
         place = list(range(len(numbers)))
         for k, i in enumerate(changed):
             place[i] = len(numbers) + k
@@ -297,13 +310,14 @@ class MirrorData(pl.LightningDataModule):
         seed: int,
         validation: Any = None,
         *,
+        template: str | None = None,
         apart: bool = False,
         pin_memory: bool = False,
     ) -> None:
         """Validation is a set of ``mirror.evaluation``, or None; the others as in ``MirroredPairs``."""
         super().__init__()
         self.batch, self.validation, self.pin_memory = batch, validation, pin_memory
-        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, apart=apart)
+        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, template=template, apart=apart)
         self.steps, self.first = self.pairs.steps, 0
         if len(table.pairs) < batch.size:
             log.warning(

@@ -52,7 +52,7 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Seq
     texts = pairs.texts(key)
     drawn = pairs.draw(key, texts)
     left, right = (side[:SAMPLE] for side in drawn[:2])
-    tokens = encoder.layout.tokenize([*left, *right], pairs.batch.max_tokens)
+    tokens = pairs.tokenize([left, right])
     tokens, placed = pairs.place(tokens, key, 2)
     altered = {
         i
@@ -60,9 +60,10 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Seq
         if any(view != pair[min(number, 1)] for number, view in enumerate(views))
     }
     shown = len(texts)
-    if pairs.views.edits_tokens:  # only the tokens of these were looked at
+    if pairs.views.edits_tokens or pairs.views.templates:  # only the tokens of these were looked at
         shown = len(left)
         altered = {i for i in altered if i < shown} | {i % shown for i in placed}
+        altered |= set(range(shown)) if pairs.views.templates else set()
         decoded = [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens["input_ids"]]
         left, right = decoded[:shown], decoded[shown:]
     changed = len(altered) / shown

@@ -158,6 +158,7 @@ class MirrorEncoder(nn.Module):
             choice,
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
+            mask_id=self.tokenizer.mask_token_id,
             cls_last=self.layout.cls_last,
             normalize=normalize,
         )
@@ -236,7 +237,10 @@ class MirrorEncoder(nn.Module):
                 raise MirrorError(f"texts[{i}] holds half a character, a lone surrogate: {text!r:.80}")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
-        tokens = self.layout.tokenize(texts) if texts else {"input_ids": []}
+        template, *others = {pooling.template for pooling in poolings}
+        if others:
+            raise MirrorError("These poolings put texts into different templates: encode by one after the other.")
+        tokens = self.layout.tokenize(texts, template=template) if texts else {"input_ids": []}
         lengths = np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")  # longest first: the bar's guess errs on the safe side
         was_training = self.training

@@ -20,6 +20,8 @@ class Perturbable(Protocol):
     """What a perturbation may look at: a ``MirrorEncoder``."""
 
     backbone: Any
+    pooling: Any
+    layout: Any
     block: TokenBlock | None
     """What is encoded at the moment, for hooks that must tell its texts apart."""
 
@@ -132,8 +134,8 @@ class DropHead:
 
 
 class EmbeddingCutoff:
-    """Some features of a text's embeddings, or all features of some of its tokens, are 0 (Yan et al. 2021, ConSERT,
-    section 3.2; ``_cutoff_embeddings`` in ``transformers/modeling_bert.py`` of yym6472/ConSERT).
+    """Some features of a text's embeddings, or all features of some of its tokens, are 0 (Yan et al. 2021, ConSERT;
+    ``_cutoff_embeddings`` in ``transformers/modeling_bert.py`` of yym6472/ConSERT).
 
     Each text draws its own in each step, packed with others in a row or not. As in the authors' code, what is cut is
     the output of the embeddings' layer norm, and a token that is cut is still seen by the others.

@@ -26,7 +26,7 @@ def check_parts(config: TrainConfig) -> None:
     Raises:
         MirrorError: a part cannot be imported, or does not take its settings.
     """
-    check_part(config.views, "aug", "layout", "max_tokens")
+    check_part(config.views, "aug", "layout", "max_tokens", "template")
     check_part(config.loss, "loss", "embedder")
     check_optimizer(config.optim, config.schedule)
     if config.head:
@@ -36,7 +36,7 @@ def check_parts(config: TrainConfig) -> None:
     if config.perturb:
         check_part(config.perturb, "perturb")
     if isinstance(config.model.pooling, Mapping):
-        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
+        check_part(config.model.pooling, "model.pooling", "hidden", "layers", "mask_id")
     if config.data.source:
         check_part(config.data.source, "data.source", *handed(config.data))
 

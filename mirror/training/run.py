@@ -211,7 +211,14 @@ class Run:
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
             self._check_post()
-            self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout, max_tokens=batch.max_tokens)
+            self.views = build(
+                self.config.views,
+                "aug",
+                Views,
+                layout=self.encoder.layout,
+                max_tokens=batch.max_tokens,
+                template=self.encoder.pooling.template,
+            )
             with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
             if is_rank_zero():
@@ -265,6 +272,7 @@ class Run:
                 config.batch,
                 config.seed,
                 self.validation,
+                template=encoder.pooling.template,
                 apart=getattr(located(config.loss, "loss"), "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )

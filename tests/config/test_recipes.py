@@ -30,6 +30,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule._target_": "mirror.training.schedule.linear", "loss.mask_duplicates": False, "select": "best",
         "eval.every": 200,
     },
+    "promptbert": {
+        "model.pooling._target_": "mirror.encoder.prompt.MaskPooling",
+        "model.pooling.template": 'This sentence of "{text}" means {mask}.',
+        "aug._target_": "mirror.data.views.Prompt", "aug.other": 'This sentence : "{text}" means {mask}.',
+        "aug.denoise": True, "aug.dropout": 0.1, "head._target_": "mirror.losses.heads.TanhHead",
+        "loss.directions": "cross", "loss.form": "nt_xent", "loss.temperature": 0.05, "loss.mask_duplicates": False,
+        "batch.size": 256, "batch.max_tokens": 42, "optim.lr": 1e-5,
+        "schedule._target_": "mirror.training.schedule.linear", "schedule.warmup_steps": 0, "trainer.max_epochs": 1,
+        "select": "best", "eval.every": 125,
+    },
     "declutr": {
         "aug._target_": "mirror.data.views.Spans", "aug.min_words": 32, "aug.max_words": 512, "aug.positive": "any",
         "data.source._target_": "mirror.data.sources.documents.documents", "model.pooling": "mean",

@@ -17,13 +17,18 @@ LOOKED_AT = 10_000
 
 
 class Views:
-    """Makes the views of each text. Its settings are the arguments of its ``__init__``; where that also asks for
-    ``layout``, it is given the encoder's tokenizer and limits, and for ``max_tokens`` the run's ``batch.max_tokens``."""
+    """Makes the views of each text. Its settings are the arguments of its ``__init__``.
+
+    Where that also asks for them, it is given ``layout`` (the encoder's tokenizer and limits), ``max_tokens`` (of
+    ``batch``) and ``template`` (that of the encoder's pooling, or None).
+    """
 
     count = 2
     """Views of each text. View 0 shows the pair's left text, view 1 its right one."""
     edits_tokens = False
     """Whether ``places`` changes the views once more, after they are tokenised."""
+    templates: Sequence[str] = ()
+    """What each view is put into, where that is not the encoder's own template; see ``mirror.encoder.prompt``."""
     longer = 0
     """The most tokens that ``places`` adds to a view."""
 

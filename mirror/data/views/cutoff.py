@@ -12,7 +12,7 @@ from mirror.encoder.perturb import EmbeddingCutoff, Perturbation
 
 
 class Cutoff(Views):
-    """Each side's embeddings are changed in their own way (Yan et al. 2021, ConSERT, arXiv 2105.11741, section 3.2;
+    """Each side's embeddings are changed in their own way (Yan et al. 2021, ConSERT, arXiv 2105.11741;
     ``transformers/modeling_bert.py`` in yym6472/ConSERT).
 
     The authors shuffle position ids. Here the tokens are shuffled, special ones too, which is the same to a network

@@ -14,7 +14,7 @@ Length = Annotated[int, Rule(lambda words: words >= 1, "at least 1")]
 
 class Spans(Views):
     """The left view is a long span of words of a document, the anchor, the right one a short span that touches it, the
-    positive (Giorgi et al. 2021, DeCLUTR, arXiv 2006.03659, section 3.1; ``declutr/common/contrastive_utils.py`` in
+    positive (Giorgi et al. 2021, DeCLUTR, arXiv 2006.03659; ``declutr/common/contrastive_utils.py`` in
     JohnGiorgi/DeCLUTR).
 
     The lengths are ``min_words`` + b (``max_words`` - ``min_words``), rounded down, with b drawn from Beta(4, 2) for

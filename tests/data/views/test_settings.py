@@ -10,7 +10,7 @@ from mirror.config.parts import TARGET, located
 from mirror.config.train import RATES
 
 
-@pytest.mark.parametrize("name", ["mirror", "repetition", "deletion", "shuffle", "crop", "cutoff", "spans"])
+@pytest.mark.parametrize("name", ["mirror", "repetition", "deletion", "shuffle", "crop", "cutoff", "spans", "prompt"])
 def test_yaml_lists_the_signature(name: str) -> None:
     section = OmegaConf.to_container(OmegaConf.load(CONF / "aug" / f"{name}.yaml"))
     assert isinstance(section, dict)
@@ -21,6 +21,6 @@ def test_yaml_lists_the_signature(name: str) -> None:
     defaults = {
         key: getattr(p.default, "value", p.default)
         for key, p in parameters.items()
-        if key not in ("layout", "max_tokens")
+        if key not in ("layout", "max_tokens", "template")
     }
     assert {str(key): value for key, value in section.items() if key != TARGET} == defaults

@@ -177,8 +177,9 @@ class LongPairs(Sequence[Pair]):
 
 
 def _stream(rows: Rows, order: Sequence[int]) -> Iterator[Pair]:
-    """The rows in that order, cleaned."""
+    """The rows in that order, cleaned unless they are to be kept as they are."""
+    cleaned = str if rows.verbatim else clean
     for start in range(0, len(order), CHUNK):
         for left, right in rows.fetch(order[start : start + CHUNK]):
-            text = clean(left or "")  # a missing cell is an empty text
-            yield text, text if right is left else clean(right or "")
+            text = cleaned(left or "")  # a missing cell is an empty text
+            yield text, text if right is left else cleaned(right or "")

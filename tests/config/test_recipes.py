@@ -40,6 +40,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule._target_": "mirror.training.schedule.linear", "schedule.warmup_steps": 0, "trainer.max_epochs": 1,
         "select": "best", "eval.every": 125,
     },
+    "contracode": {
+        "aug._target_": "mirror.data.views.Code", "aug.rename": 0.5, "aug.insert": 0.25, "aug.lines": 0.5,
+        "aug.keep": 0.5, "data.source._target_": "mirror.data.sources.python.functions",
+        "loss._target_": "mirror.losses.queue.Queue", "loss.momentum": 0.999, "loss.temperature": 0.07,
+        "loss.in_batch": False, "loss.key_dropout": True, "head._target_": "mirror.losses.heads.MLPHead",
+        "head.layers": 2, "head.out": 128, "head.hidden": None, "head.batch_norm": False, "model.pooling": "mean",
+        "batch.size": 256,
+    },
     "declutr": {
         "aug._target_": "mirror.data.views.Spans", "aug.min_words": 32, "aug.max_words": 512, "aug.positive": "any",
         "data.source._target_": "mirror.data.sources.documents.documents", "model.pooling": "mean",
@@ -85,7 +93,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-NEEDED = {"declutr": ["data.path=documents"]}
+NEEDED = {"declutr": ["data.path=documents"], "contracode": ["data.path=source"]}
 """What a recipe leaves to the user."""
 
 

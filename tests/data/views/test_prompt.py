@@ -51,9 +51,8 @@ def framed(encoder: MirrorEncoder, text: str, template: str) -> list[int]:
     )
     plain: list[int] = tokenizer.encode(text, add_special_tokens=False)
     before, after = tokenizer.encode(left.rstrip()), tokenizer.encode(right)
-    if encoder.layout.cls_last:
-        return before[:-2] + plain + after
-    return before[:-1] + plain + after[1:]
+    whole: list[int] = before[:-2] + plain + after if encoder.layout.cls_last else before[:-1] + plain + after[1:]
+    return whole
 
 
 def bare(encoder: MirrorEncoder, length: int, template: str) -> Tensor:
@@ -67,7 +66,7 @@ def bare(encoder: MirrorEncoder, length: int, template: str) -> Tensor:
         gap = [*range(len(before)), *range(len(before) + length, len(before) + length + len(after))]
         places = {"position_ids": first + torch.tensor([gap])}
     types = {name: torch.tensor([left[name] + right[name]]) for name in left if name == "token_type_ids"}
-    states = encoder.backbone(ids, **places, **types, return_dict=True).last_hidden_state[0]
+    states: Tensor = encoder.backbone(ids, **places, **types, return_dict=True).last_hidden_state[0]
     return states[(ids[0] == encoder.tokenizer.mask_token_id).nonzero()[0, 0]].detach()
 
 

@@ -10,7 +10,9 @@ from mirror.config.parts import TARGET, located
 from mirror.config.train import RATES
 
 
-@pytest.mark.parametrize("name", ["mirror", "repetition", "deletion", "shuffle", "crop", "cutoff", "spans", "prompt"])
+@pytest.mark.parametrize(
+    "name", ["mirror", "repetition", "deletion", "shuffle", "crop", "cutoff", "spans", "prompt", "code"]
+)
 def test_yaml_lists_the_signature(name: str) -> None:
     section = OmegaConf.to_container(OmegaConf.load(CONF / "aug" / f"{name}.yaml"))
     assert isinstance(section, dict)

@@ -39,6 +39,27 @@ class SpanUnit(Enum):
     word = "word"
 
 
+class EmbeddingChange(Enum):
+    """What ConSERT changes of a view's embeddings (Yan et al. 2021)."""
+
+    none = "none"
+    feature = "feature"
+    """Some features of all its tokens are 0."""
+    token = "token"
+    """All features of some of its tokens are 0."""
+    shuffle = "shuffle"
+    """Its tokens have each other's positions."""
+
+
+class Positive(Enum):
+    """Where the second span of a document lies (DeCLUTR, Giorgi et al. 2021)."""
+
+    any = "any"
+    """It touches the first one: adjacent, overlapping or within it."""
+    adjacent = "adjacent"
+    subsumed = "subsumed"
+
+
 class Sample(Enum):
     """Which texts are taken where the source holds more than ``data.size``."""
 

@@ -59,13 +59,14 @@ class MirrorData(pl.LightningDataModule):
         batch: BatchConfig,
         seed: int,
         *,
+        template: str | None = None,
         apart: bool = False,
         pin_memory: bool = False,
     ) -> None:
         """The arguments are those of ``MirroredPairs``."""
         super().__init__()
         self.batch, self.pin_memory = batch, pin_memory
-        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, apart=apart)
+        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, template=template, apart=apart)
         self.steps, self.first = self.pairs.steps, 0
         if len(table.pairs) < batch.size:
             log.warning(

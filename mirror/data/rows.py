@@ -21,9 +21,11 @@ class Rows:
     """Row numbers to raw texts with their positives."""
     name: str = ""
     """Of the source, for the log and the model card."""
+    verbatim: bool = False
+    """Line breaks and other white space are kept, as source code needs them."""
 
 
-def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
+def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "", *, verbatim: bool = False) -> Rows:
     """Rows over texts, or pairs of texts, that a program holds already.
 
     Raises:
@@ -39,4 +41,4 @@ def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
         for text in pair:
             check_characters(text, f"texts[{i}]")
         pairs.append((pair[0], pair[1]))
-    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name)
+    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name, verbatim)

@@ -155,6 +155,7 @@ class MirrorEncoder(nn.Module):
             choice,
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
+            mask_id=self.tokenizer.mask_token_id,
             cls_last=self.layout.cls_last,
             normalize=normalize,
         )
@@ -232,7 +233,10 @@ class MirrorEncoder(nn.Module):
             check_characters(text, f"texts[{i}]")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
-        tokens = self.layout.tokenize(texts) if texts else {"input_ids": []}
+        template, *others = {pooling.template for pooling in poolings}
+        if others:
+            raise MirrorError("These poolings put texts into different templates: encode by one after the other.")
+        tokens = self.layout.tokenize(texts, template=template) if texts else {"input_ids": []}
         lengths = np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")  # longest first, so that the bar overestimates the time left
         was_training = self.training

@@ -4,6 +4,7 @@ The pooling is stored once, in the files that sentence-transformers reads, and r
 encoder cannot be pooled in another way by accident.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from mirror.encoder.pooling import TextPooling, stage_name
 from mirror.encoder.stages import LayerMix, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
 from mirror.runs.atomic import scratch_beside
+
+log = logging.getLogger(__name__)
 
 MODULES = "modules.json"
 THEIRS = "sentence_transformers.models."
@@ -56,6 +59,9 @@ def save_encoder(
     replace: bool,
 ) -> None:
     """See ``MirrorEncoder.save``."""
+
+    if own := [type(stage).__name__ for stage in pooling.stages if type(stage) not in STAGES.values()]:
+        log.warning("%s: sentence-transformers has no %s, the folder loads with mirror alone.", folder, ", ".join(own))
 
     def write(partial: Path) -> None:
         # sentence-transformers averages layers only if the configuration asks the backbone for them.

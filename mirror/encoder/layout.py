@@ -50,13 +50,59 @@ class Layout:
         self.backbone, self.tokenizer, self.name = backbone, tokenizer, name
         self.max_tokens, self.pad_to = max_tokens, pad_to
         self.packing = True
+        self._frames: dict[str, tuple[dict[str, list[int]], dict[str, list[int]]]] = {}
         self._first_positions: dict[int, int | None] = {}
 
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None = None) -> Tokens:
-        """Token ids of the texts, special tokens included, without padding."""
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None = None, template: str | None = None) -> Tokens:
+        """Token ids of the texts, special tokens included, without padding; each in the template, if there is one.
+
+        Raises:
+            MirrorError: the template leaves no room for a text.
+        """
         limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        if template is not None:
+            return self._framed(texts, limit, template)
         encoded = self.tokenizer(
             list(texts), truncation=True, max_length=limit, padding=False, return_attention_mask=False
+        )
+        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+    def frame(self, template: str) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """The tokens before and behind a text in a template, special tokens included, by the names of the tokenizer."""
+        if template not in self._frames:
+            plain = self._plain(["a"], None)["input_ids"][0]
+            sample = self.tokenize(["a"])
+            whole = sample["input_ids"][0]
+            start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+            sides = template.replace("{mask}", self.tokenizer.mask_token).split("{text}")
+            # As in PromptBERT's code, white space before the text is left out: in RoBERTa it were a token of its own.
+            before, after = (self._plain([side], None) for side in (sides[0].rstrip(), sides[1]))
+            self._frames[template] = (
+                {name: rows[0][:start] + before[name][0] for name, rows in sample.items()},
+                {name: after[name][0] + rows[0][start + len(plain) :] for name, rows in sample.items()},
+            )
+        return self._frames[template]
+
+    def _framed(self, texts: Sequence[str], limit: int, template: str) -> Tokens:
+        before, after = self.frame(template)
+        taken = len(before["input_ids"]) + len(after["input_ids"])
+        if taken >= limit:
+            raise MirrorError(
+                f"The template {template} takes {taken} of the {limit} tokens of a text: raise max_tokens, or shorten "
+                "the template."
+            )
+        tokens = self._plain(texts, limit - taken)
+        return {name: [before[name] + row + after[name] for row in rows] for name, rows in tokens.items()}
+
+    def _plain(self, texts: Sequence[str], limit: int | None) -> Tokens:
+        """Tokens without special ones."""
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=limit is not None,
+            max_length=limit,
+            padding=False,
+            return_attention_mask=False,
         )
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 

@@ -38,6 +38,8 @@ class TokenBlock:
     """(B,): index of each text's CLS token among the R * W tokens."""
     texts: Tensor
     """(B,): index of each text in the batch."""
+    views: Tensor
+    """(B,): which view of its text each one is, in training; else 0."""
     packed: bool
 
     def to(self, device: torch.device) -> "TokenBlock":
@@ -56,6 +58,7 @@ class TokenBlock:
             position=move(self.position),
             cls_index=move(self.cls_index),
             texts=move(self.texts),
+            views=move(self.views),
             packed=self.packed,
         )
 
@@ -168,5 +171,6 @@ def _block(
         position=laid(within, 0),
         cls_index=torch.from_numpy(place + offset),
         texts=torch.tensor(texts, dtype=torch.long),
+        views=torch.zeros(len(texts), dtype=torch.long),
         packed=packed,
     )

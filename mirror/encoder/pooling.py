@@ -37,6 +37,8 @@ class TextPooling(nn.Module):
         for stage in stages:
             self.dimension = stage.size(self.dimension)
         self.layered = any(stage.layered for stage in stages)
+        self.template = next((stage.template for stage in stages if stage.template), None)
+        """What a text is put into before it is encoded."""
 
     def followed_by(self, stage: Stage, name: str) -> "TextPooling":
         """These stages and one more."""
@@ -55,16 +57,18 @@ def make_pooling(
     *,
     hidden: int,
     layers: int,
+    mask_id: int | None = None,
     cls_last: bool = False,
     normalize: bool = False,
 ) -> TextPooling:
     """The stages that a setting names.
 
     Args:
-        choice: a name, or a part: ``_target_`` and its settings. A part that asks for ``hidden`` or ``layers`` is given
-            these sizes.
+        choice: a name, or a part: ``_target_`` and its settings. A part that asks for ``hidden``, ``layers`` or
+            ``mask_id`` is given these.
         hidden: size D of the backbone's states.
         layers: of the backbone.
+        mask_id: of the tokenizer's mask token, if it has one.
         cls_last: the CLS token ends the text.
         normalize: scale the vectors to length 1 at the end.
 
@@ -73,7 +77,7 @@ def make_pooling(
     """
     stages: list[Stage] = []
     if isinstance(choice, Mapping):
-        stage: Stage = build(choice, "model.pooling", Stage, hidden=hidden, layers=layers)
+        stage: Stage = build(choice, "model.pooling", Stage, hidden=hidden, layers=layers, mask_id=mask_id)
         name = type(stage).__name__
         stages.append(stage)
     else:

@@ -30,6 +30,8 @@ class Stage(nn.Module):
 
     layered = False
     """Whether it looks at more than the last layer."""
+    template: str | None = None
+    """What a text is put into before it is encoded, with ``{text}`` and ``{mask}`` in it."""
     arguments: dict[str, Any]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:

@@ -1,5 +1,6 @@
 """Masked language modelling of a batch's views, beside another loss (SimCSE, DeCLUTR)."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -104,8 +105,7 @@ class MaskedLanguageModel(Loss):
         swapped = torch.where(kind < MASKED, self.mask_id, (other * self.vocabulary).long())
         seen = torch.where(chosen & (kind < MASKED + RANDOM), swapped, ids)
         inputs = {**block.inputs, "input_ids": seen}
-        places = chosen.flatten().nonzero()[:, 0]
-        return TokenBlock(inputs, block.text_index, block.position, block.cls_index, block.texts, block.packed), places
+        return replace(block, inputs=inputs), chosen.flatten().nonzero()[:, 0]
 
     def _loss(self, encoder: MirrorEncoder, seen: TokenBlock, places: Tensor, wanted: Tensor, *, again: bool) -> Tensor:
         """The sum of the cross entropies; of several parts each is encoded ``again`` for its gradient."""

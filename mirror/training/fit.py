@@ -100,7 +100,7 @@ def fit(
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)  # whatever has been drawn for weights
     try:
-        with encoder.perturbed(perturbations(config)), interruptible(trainer):
+        with encoder.perturbed(perturbations(config, data.pairs.views)), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except PrunedError:
         for kept in (folder / BEST, folder / CHECKPOINTS):

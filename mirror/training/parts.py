@@ -9,6 +9,8 @@ from torch import nn
 
 from mirror.config import TrainConfig
 from mirror.config.parts import build, check_part, part_name
+from mirror.data.texts import handed
+from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.encoder.stages import Stage
@@ -25,7 +27,7 @@ def check_parts(config: TrainConfig) -> None:
     Raises:
         MirrorError: a part cannot be imported, or does not take its settings.
     """
-    check_part(config.views, "aug", "layout")
+    check_part(config.views, "aug", "layout", "max_tokens", "template")
     check_part(config.loss, "loss", "embedder")
     check_optimizer(config.optim, config.schedule)
     if config.auxiliary:
@@ -37,17 +39,18 @@ def check_parts(config: TrainConfig) -> None:
     if config.perturb:
         check_part(config.perturb, "perturb")
     if isinstance(config.model.pooling, Mapping):
-        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
+        check_part(config.model.pooling, "model.pooling", "hidden", "layers", "mask_id")
     if config.data.source:
-        check_part(config.data.source, "data.source", "language", "size")
+        check_part(config.data.source, "data.source", *handed(config.data))
 
 
-def perturbations(config: TrainConfig) -> list[Perturbation]:
-    """Dropout and drophead by their rates in ``aug``, and the part ``perturb``."""
+def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:
+    """Dropout and drophead by their rates in ``aug``, what the view maker brings, and the part ``perturb``."""
     rates = config.perturbation_rates
     found: list[Perturbation] = [Dropout(rates["dropout"])]
     if rates["drophead"]:
         found.append(DropHead(rates["drophead"]))
+    found += views.perturbations()
     if config.perturb:
         part: Perturbation = build(config.perturb, "perturb", Perturbation)  # type: ignore[type-abstract]
         found.append(part)

@@ -174,8 +174,15 @@ class Run:
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
             self._check_post()
-            self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
-            with self.encoder.perturbed(perturbations(self.config)):
+            self.views = build(
+                self.config.views,
+                "aug",
+                Views,
+                layout=self.encoder.layout,
+                max_tokens=batch.max_tokens,
+                template=self.encoder.pooling.template,
+            )
+            with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
             self._check_loss()
             if is_rank_zero():
@@ -219,12 +226,13 @@ class Run:
                 self.views,
                 config.batch,
                 config.seed,
+                template=encoder.pooling.template,
                 apart=getattr(loss, "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )
         if is_rank_zero():
             equal = getattr(loss, "equal_views", False)
-            view_check = check_views(self.data.pairs, encoder, perturbations(config), equal=equal)
+            view_check = check_views(self.data.pairs, encoder, perturbations(config, self.views), equal=equal)
             self.record["views"] = view_check.plain()
             log.info("%s", view_check)
 

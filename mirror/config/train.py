@@ -160,7 +160,11 @@ class LoggerConfig:
     group: str | None = None
     """Null is the sweep that the run belongs to."""
     job_type: str = "train"
+    name: str | None = None
+    """Null is the name of the run's folder."""
     tags: list[str] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+    """By group, the option that the command line composed, so that runs can be grouped by it; set by itself."""
 
 
 @dataclass

@@ -35,7 +35,7 @@ from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
 from mirror.training.parts import build_module, build_post, check_parts, perturbations
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
-from mirror.training.trackers import log_results, tracking
+from mirror.training.trackers import log_results, log_seeds, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ def train(
                 run.save(seed)
         if rank_zero:
             run.measured.report(folder)
+            if config.seeds > 1:
+                log_seeds(config.logger, folder, plain(config), record.content, run.measured.raw_column())
             log.info("time: %s", time_line(record.content["seconds"]))
             log.info("encoder saved in %s", folder / ENCODER)
             end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
@@ -130,9 +132,14 @@ class Run:
         return self.folder if seed == self.config.seed else self.folder / f"seed-{seed}"
 
     def seeded(self, seed: int) -> TrainConfig:
-        """The settings of the run of one seed."""
-        trial = self.config.trial if self.config.seeds == 1 else None  # a trial has one score at a step
-        return dataclasses.replace(self.config, seed=seed, seeds=1, trial=trial)
+        """The settings of the run of one seed: one run in the trackers, in one group with those of the others."""
+        if self.config.seeds == 1:
+            return self.config
+        logger = self.config.logger
+        name = logger.name or self.folder.name
+        logger = dataclasses.replace(logger, name=f"{name} seed {seed}", group=logger.group or name, job_type="seed")
+        # A trial has one score at a step.
+        return dataclasses.replace(self.config, seed=seed, seeds=1, trial=None, logger=logger)
 
     def read(self, given: Sequence[str] | Sequence[Pair] | None) -> None:
         """The texts to train on, the sets to measure on, and the one to watch."""
@@ -286,4 +293,4 @@ class Run:
             if (before := measured.raw_column()) and TUNED in cosines:
                 draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), place / PICTURE)
         own = {**self.record.content["scores"], TUNED: plain_scores(measured.after)}
-        log_results({**self.record.content, "scores": own}, place / PICTURE)
+        log_results({**self.record.content, "scores": own}, place / PICTURE, measured.raw_column())

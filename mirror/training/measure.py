@@ -6,7 +6,7 @@ from pathlib import Path
 from mirror.config import Select, Strategy, TrainConfig
 from mirror.data.texts import TextTable
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.errors import UnavailableError
+from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.contamination import audit
 from mirror.evaluation.results import Results, plain_scores
 from mirror.evaluation.sets import Score, TestSet, load_sets
@@ -47,7 +47,11 @@ class Measurements:
         config = self.config
         needed = is_rank_zero() or config.data.exclude_tests
         if config.select is Select.best:
-            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)
+            try:
+                (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)
+            except MirrorError as error:
+                reason = str(error).replace("or eval=none", "or leave out select=best").replace("eval.sets has ", "")
+                raise MirrorError(f"select=best watches eval.validation={config.eval.validation}: {reason}") from error
         if not needed:
             return []
         try:

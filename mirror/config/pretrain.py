@@ -5,7 +5,7 @@ from typing import Any
 
 from mirror.config.checks import check, rate
 from mirror.config.choices import MaskUnit, Start, Strategy, TokenizerKind
-from mirror.config.train import DataConfig, LoggerConfig, TrainerConfig
+from mirror.config.train import MAX_WORKERS, DataConfig, LoggerConfig, TrainerConfig
 from mirror.errors import MirrorError
 
 
@@ -28,13 +28,18 @@ class ArchitectureConfig:
     """The peak rate that suits this size; ``optim.lr`` follows it."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "heads", "intermediate"):
-            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        check(self.positions >= 8, "model.positions", self.positions, "at least 8")
+        for name, most in {"layers": 1000, "hidden": 2**16, "heads": 2**10, "intermediate": 2**18}.items():
+            check(1 <= getattr(self, name) <= most, f"model.{name}", getattr(self, name), f"from 1 to {most}")
+        check(8 <= self.positions <= 2**20, "model.positions", self.positions, f"from 8 to {2**20}")
         if self.hidden % self.heads:
             raise MirrorError(f"model.hidden={self.hidden} cannot be divided among model.heads={self.heads}.")
         check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         rate("model.dropout", self.dropout)
+
+    def weights(self, vocabulary: int) -> int:
+        """About so many numbers make a new model: its matrices, with the embeddings of the vocabulary and positions."""
+        layer = 4 * self.hidden**2 + 2 * self.hidden * self.intermediate
+        return self.layers * layer + (vocabulary + self.positions) * self.hidden
 
 
 @dataclass
@@ -85,7 +90,7 @@ class PretrainBatchConfig:
     def __post_init__(self) -> None:
         check(8 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 8 to 8192")
         check(self.tokens >= self.max_tokens, "batch.tokens", self.tokens, "at least batch.max_tokens")
-        check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+        check(0 <= self.workers <= MAX_WORKERS, "batch.workers", self.workers, f"from 0 to {MAX_WORKERS}")
 
 
 @dataclass

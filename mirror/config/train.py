@@ -16,6 +16,14 @@ RATES = {"dropout": 0.1, "drophead": 0.0}
 """Of ``aug``, what perturbs the network: shares of units, and of attention heads (Zhou et al. 2020)."""
 
 
+MAX_WORKERS = 128
+"""Processes that prepare batches; more only wait for each other."""
+
+
+LONGEST_TAG, NOT_IN_PROJECTS = 64, "/\\#?%:"
+"""What W&B takes as a tag, and not in the name of a project."""
+
+
 def named_pooling(setting: str, name: object) -> str:
     """The name of a pooling, checked."""
     known = [pooling.value for pooling in Pooling]
@@ -119,7 +127,7 @@ class BatchConfig:
         check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
         check(self.micro is None or self.micro >= 1, "batch.micro", self.micro, "at least 1, or null")
         check(3 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 3 to 8192")
-        check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+        check(0 <= self.workers <= MAX_WORKERS, "batch.workers", self.workers, f"from 0 to {MAX_WORKERS}")
 
 
 @dataclass
@@ -147,7 +155,8 @@ class TrainerConfig:
         if self.gradient_clip is not None:
             check(self.gradient_clip > 0, "trainer.gradient_clip", self.gradient_clip, "above 0, or null")
         if self.devices * self.nodes > 1 and self.strategy is Strategy.auto:
-            raise MirrorError(f"trainer.devices={self.devices} needs one process each: add trainer=ddp.")
+            several = f"nodes={self.nodes}" if self.nodes > 1 else f"devices={self.devices}"
+            raise MirrorError(f"trainer.{several} needs a process for each device: add trainer=ddp.")
 
 
 @dataclass
@@ -165,6 +174,16 @@ class LoggerConfig:
     tags: list[str] = field(default_factory=list)
     choices: dict[str, str] = field(default_factory=dict)
     """By group, the option that the command line composed, so that runs can be grouped by it; set by itself."""
+
+    def __post_init__(self) -> None:
+        wrong = [tag for tag in self.tags if not 1 <= len(tag.strip()) <= LONGEST_TAG]
+        if wrong:
+            raise MirrorError(f"logger.tags holds {wrong[0]!r:.80}: a tag has from 1 to {LONGEST_TAG} characters.")
+        if not self.project.strip() or set(self.project) & set(NOT_IN_PROJECTS):
+            raise MirrorError(
+                f"logger.project={self.project} is no name of a project: it must not be empty, nor hold any of "
+                f"{' '.join(NOT_IN_PROJECTS)}."
+            )
 
 
 @dataclass

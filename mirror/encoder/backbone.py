@@ -67,7 +67,9 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
         with quiet(bars=not os.path.exists(folder)):  # a download keeps its bar
             _refuse_adapter(source, given)
             if os.path.exists(folder) and not (folder / "config.json").exists():
-                raise MirrorError(f"{given} is no model folder: it has no config.json.")
+                inside = [name for name in ("encoder", "model") if (folder / name / "config.json").exists()]
+                advice = f"; did you mean {given}/{inside[0]}?" if inside else "."
+                raise MirrorError(f"{given} is no model folder: it has no config.json{advice}")
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
                 raise MirrorError(

@@ -227,6 +227,11 @@ class MirrorEncoder(nn.Module):
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
         """Like ``encode``, for several poolings, in one pass through the backbone."""
+        if self.layout.pad_to is None and any(pooling.name == Pooling.mean_padded.value for pooling in poolings):
+            raise MirrorError(
+                f"pooling=mean_padded averages padding, and {self.name} has no fixed width, so that a text's vector "
+                "would depend on its neighbours: use pooling=mean."
+            )
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise MirrorError(f"texts[{i}] is not a string: {text!r:.80}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import OmegaConf, open_dict
 
 from mirror.config import Strategy
@@ -69,6 +69,10 @@ class Grid(BasicSweeper):
             MirrorError: the grid is empty or too large, another sweep runs in the folder, or runs failed.
         """
         assert self.config is not None
+        if self.max_batch_size is not None and (type(self.max_batch_size) is not int or self.max_batch_size < 1):
+            raise MirrorError(
+                f"hydra.sweeper.max_batch_size={self.max_batch_size}: give a number, at least 1, or null."
+            )
         if self.config.resume:
             raise MirrorError(f"resume={self.config.resume} goes on with one run and cannot be swept: leave out -m.")
         folder = Path(self.config.hydra.sweep.dir)
@@ -215,9 +219,26 @@ def _size(grid: Sequence[Override]) -> int:
     """Combinations of the axes; an axis that is named twice counts once, with its last values."""
     axes: dict[str, int] = {}
     for override in grid:
-        swept = override.is_discrete_sweep() if override.is_sweep_override() else False
-        axes[override.get_key_element()] = len(list(override.sweep_string_iterator())) if swept else 1
+        swept = override.is_sweep_override()
+        axes[override.get_key_element()] = _length(override) if swept else 1
     return math.prod(axes.values())
+
+
+def _length(axis: Override) -> int:
+    """Values of an axis, counted without making them: a range may have a billion.
+
+    Raises:
+        MirrorError: it is an interval, or a range that does not end.
+    """
+    if not axis.is_discrete_sweep():
+        raise MirrorError(f"{axis.input_line} is drawn from by sweep=optuna alone: write choice(…) or range(…).")
+    swept = axis.value()
+    if not isinstance(swept, RangeSweep) or swept.start is None or swept.stop is None:
+        return len(list(axis.sweep_string_iterator()))
+    try:
+        return max(0, math.ceil((swept.stop - swept.start) / swept.step))
+    except (ArithmeticError, ValueError) as error:
+        raise MirrorError(f"{axis.input_line} does not end: give it finite bounds and a step other than 0.") from error
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Hyper-parameter search by Optuna instead of a grid."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class OptunaSearch(Grid):
         except ImportError:
             raise MirrorError("A search needs the package optuna: pip install 'mirror-encoders[optuna]'.") from None
         assert self.config is not None
+        self._check()
         overrides = {
             override.get_key_element(): override for override in self._parse([*self._parse_config(), *arguments])
         }
@@ -76,12 +78,18 @@ class OptunaSearch(Grid):
         storage, name = f"sqlite:///{folder.resolve() / 'search.db'}", f"{self.score}{' and time' if self.time else ''}"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with only_sweep(folder):
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
-                load_if_exists=True,
-            )
+            try:
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=name,
+                    directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
+                    load_if_exists=True,
+                )
+            except Exception as error:  # of the database, whose library names it in many ways
+                raise MirrorError(
+                    f"{folder / 'search.db'} cannot be read ({type(error).__name__}): move it away, or choose another "
+                    "hydra.sweep.dir=…."
+                ) from error
             # Added trials need another seed: the same one would draw the same points again.
             study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
             for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
@@ -117,6 +125,16 @@ class OptunaSearch(Grid):
         if failed:
             raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
 
+    def _check(self) -> None:
+        """Refuse settings of the search before the first trial."""
+        assert self.config is not None
+        for name, least in {"trials": 1, "seed": 0, "max_batch_size": 1}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise MirrorError(f"hydra.sweeper.{name}={value}: give a whole number, at least {least}.")
+        if not isinstance(self.time, bool):
+            raise MirrorError(f"hydra.sweeper.time={self.time}: give true or false.")
+
     def _objectives(self, run: dict[str, Any]) -> list[float]:
         """What a finished run is judged by."""
         sets = run["scores"].get(TUNED, {})
@@ -135,6 +153,11 @@ def _distribution(axis: Override) -> Any:
     swept = axis.value()
     if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
         whole = "int" in swept.tags
+        low, high = float(swept.start), float(swept.end)
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high and (low > 0 or "log" not in swept.tags)):
+            raise MirrorError(
+                f"{axis.input_line} is no interval: give two finite numbers, the smaller one first; with log, above 0."
+            )
         kind = IntDistribution if whole else FloatDistribution
         return kind(swept.start, swept.end, log="log" in swept.tags)  # type: ignore[arg-type]
     if isinstance(swept, ChoiceSweep | RangeSweep):

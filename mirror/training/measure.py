@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-from mirror.config import Strategy, TrainConfig
+from mirror.config import Select, Strategy, TrainConfig
 from mirror.data.texts import TextTable
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.errors import UnavailableError
+from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.contamination import audit
 from mirror.evaluation.results import Results, plain_scores
 from mirror.evaluation.sets import Score, TestSet, load_sets
@@ -47,7 +47,16 @@ class Measurements:
         config = self.config
         needed = is_rank_zero() or config.data.exclude_tests
         if name := config.validated:
-            (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds)
+            asked = "select=best" if config.select is Select.best else "eval.curve"
+            setting = "eval.validation" if config.select is Select.best else "eval.curve"
+            try:
+                (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds)
+            except UnavailableError as error:
+                raise MirrorError(
+                    f"{setting}={name} cannot be had: give eval.data_dir=…, or leave out {asked}."
+                ) from error
+            except MirrorError as error:
+                raise MirrorError(f"{setting}={name}: {str(error).removeprefix('eval.sets has ')}") from error
         if not needed:
             return []
         try:

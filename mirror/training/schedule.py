@@ -4,6 +4,7 @@ One of a user's own is a function or class that takes ``optimizer`` and, where i
 such as any of ``torch.optim.lr_scheduler``.
 """
 
+import logging
 from typing import Annotated, Any
 
 from torch.optim import Optimizer
@@ -14,6 +15,8 @@ from mirror.config import Rule
 
 DECAY_SHARE = 0.2
 """Of the steps, in which ``wsd`` falls (Hägele et al. 2024: a fifth is enough)."""
+
+log = logging.getLogger(__name__)
 
 Warmup = Annotated[int, Rule(lambda steps: steps >= 0, "0 or more")]
 
@@ -59,6 +62,12 @@ def stepped(
 
 def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: int, **options: Any) -> LRScheduler:
     """One of transformers' schedules."""
+    if warmup_steps >= steps:
+        log.warning(
+            "schedule.warmup_steps=%d is not less than the %d steps of the run: the rate never reaches optim.lr.",
+            warmup_steps,
+            steps,
+        )
     scheduler: LRScheduler = get_scheduler(
         name,
         optimizer,

@@ -44,6 +44,8 @@ def load_sets(
         raise MirrorError(
             f"eval.sets has {unknown[0]!r}, which is no set; choose among {', '.join(SETS)}, or name a {SUFFIX} file."
         )
+    if dictionary and not hub.local_path(dictionary).is_file():
+        raise MirrorError(f"eval.dictionary={dictionary} is no file: give a .tsv with the concepts and their names.")
     own = [_own_kind(kind) for kind in kinds]
     return [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
 

@@ -107,13 +107,27 @@ def read(path: Path, name: str, dictionary: Path | None) -> LinkingSet:
         dictionary = beside[0]
     concepts_of: dict[str, set[str]] = {}
     for line, row in enumerate(read_table(dictionary, DICTIONARY_COLUMNS), start=2):
-        ids = text(row, "concept_ids", dictionary, line).split("|")
+        ids = _ids(row, "concept_ids", dictionary, line)
         for synonym in text(row, "names", dictionary, line).split("|"):
             if synonym.strip():
                 concepts_of.setdefault(synonym.strip(), set()).update(ids)
     mentions, concepts = [], []
     for line, row in enumerate(read_table(path, COLUMNS), start=2):
         mentions.append(text(row, "mention", path, line))
-        concepts.append(frozenset(text(row, "concept_id", path, line).replace("+", "|").split("|")))
+        concepts.append(frozenset(_ids(row, "concept_id", path, line)))
     names = {synonym: frozenset(ids) for synonym, ids in concepts_of.items()}
     return LinkingSet(name, mentions, concepts, names)
+
+
+def _ids(row: dict[str, str], column: str, path: Path, line: int) -> list[str]:
+    """The concepts of a cell; an empty id between two bars would match every other one.
+
+    Raises:
+        MirrorError: the cell holds none.
+    """
+    cell = text(row, column, path, line)
+    bars = cell.replace("+", "|") if column == "concept_id" else cell
+    ids = [name.strip() for name in bars.split("|") if name.strip()]
+    if not ids:
+        raise MirrorError(f"{path}, line {line}: {column} is {cell!r}, which holds no concept.")
+    return ids

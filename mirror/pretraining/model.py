@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 TOKENIZER = "tokenizer"
 """Folder of a tokenizer that a run has learnt, until the run is finished."""
 COUNTED_STD = 0.1
-"""Of embeddings that were counted. A step of Adam moves a weight by up to the rate, however small the weight: at ``STD``
-the counts were forgotten within 200 steps (benchmarks/results/notes.md)."""
+"""Of embeddings that were counted. A step of Adam moves a weight by up to the rate, however small the weight: at
+``STD`` the counts were forgotten within 200 steps (benchmarks/results/notes.md)."""
 
 
 def find_tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *, progress: bool) -> Any:

@@ -1,0 +1,152 @@
+"""The published recipes at equal budget on the model in this package: which one is worth what on the test sets.
+
+    python -m benchmarks.published --folder outputs/published            # everything: hours on two cores
+    python -m benchmarks.published --folder outputs/published --only simcse esimcse
+
+Every recipe sees the same 10,000 sentences once, 200 at a time, in two views each. Of a recipe its views, head, loss,
+pooling at a mask token and post-processing are kept; the pooling else, the schedule and the batch are those of the
+defaults, since a two-layer model wants others than BERT-base. Rate and temperature of each come from the same number
+of trials on STS-B dev (one seed); then several seeds are measured once on the test sets. Differences from the defaults
+are paired by seed (Student's t), corrected for all recipes (Holm). Trials and runs that are finished in the folder are
+not run again.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import ttest_rel
+
+from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown, store
+from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
+from mirror.runs.registry import runs_in
+
+COMMON = (
+    "model=mini", f"data.path={SENTENCES}", f"eval.data_dir={DATA}", "batch.size=200", "batch.max_tokens=50",
+    "trainer.max_epochs=1", "schedule=constant", "select=last", "eval.raw=[]", "eval.geometry_every=0",
+    "eval.resamples=0", "trainer.progress=false", "trainer.precision=fp32",
+)  # fmt: skip
+DEFAULTS = "mirror_bert"
+RECIPES: dict[str, tuple[str, ...]] = {
+    DEFAULTS: (),
+    "simcse": ("experiment=simcse",),
+    "esimcse": ("experiment=esimcse",),
+    "consert": ("experiment=consert",),
+    "promptbert": ("experiment=promptbert",),
+    "moco": ("experiment=moco", "loss.size=2000"),
+    "ct_in_batch": ("experiment=ct_in_batch",),
+    "triplet": ("experiment=triplet",),
+    "labse": ("experiment=labse",),
+    "barlow": ("experiment=barlow",),
+    "vicreg": ("experiment=vicreg",),
+    "mirror_bert, whitening": ("post=whitening",),
+    "simcse, whitening": ("experiment=simcse", "post=whitening"),
+    "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
+    "mirror_bert, repetition": ("aug=repetition",),
+    "mirror_bert, head": ("head=mlp",),
+    "mirror_bert, margin": ("loss.margin=0.1",),
+}
+"""By name, what is set beside ``COMMON``. The queue of MoCo is shortened to what an epoch can fill."""
+OWN_POOLING = ("promptbert",)
+TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3", "loss.temperature=0.04,0.07")
+UNTEMPERED = ("optim.lr=1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3",)
+"""Six trials each."""
+NO_TEMPERATURE = ("ct_in_batch", "triplet", "barlow", "vicreg")
+SEEDS = "42,43,44"
+MEASURED = f"eval.sets=[{','.join(('stsb-dev', *AVERAGED))}]"
+
+
+def main() -> None:
+    """Run what is missing, then print and store the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "published", help="where the runs are")
+    parser.add_argument("--only", nargs="*", default=None, choices=RECIPES, help="recipes beside the defaults")
+    parser.add_argument("--seeds", default=SEEDS, help="of the measured runs, separated by commas")
+    parser.add_argument("--set", nargs="*", default=[], help="further settings of every run, such as data.size=2000")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
+    arguments = parser.parse_args()
+
+    found: dict[str, dict[str, Any]] = {}
+    for name, settings in RECIPES.items():
+        if arguments.only is None or name in (DEFAULTS, *arguments.only):
+            chosen = [*COMMON, *settings, *arguments.set]
+            if name not in OWN_POOLING:
+                chosen.append("model.pooling=first_last")
+            folder = arguments.folder / name.replace(", ", "-")
+            axes = UNTEMPERED if name in NO_TEMPERATURE else TEMPERED
+            trials = swept(folder / "search", [*chosen, *axes, "eval.sets=[stsb-dev]", "eval.audit=false"])
+            best = max(trials, key=lambda run: run["scores"]["tuned"]["stsb-dev"]["all"])
+            tuned = [f"optim.lr={best['config']['optim']['lr']}"]
+            if name not in NO_TEMPERATURE:
+                tuned.append(f"loss.temperature={best['config']['loss']['temperature']}")
+            runs = swept(folder / "runs", [*chosen, *tuned, f"seed={arguments.seeds}", MEASURED])
+            found[name] = {
+                "chosen": tuned,
+                "dev": {" ".join(axis(run)): run["scores"]["tuned"]["stsb-dev"]["all"] for run in trials},
+                "scores": {
+                    run["seed"]: {key: score["all"] for key, score in run["scores"]["tuned"].items()} for run in runs
+                },
+                "seconds": [run["seconds"]["train"] for run in runs if "train" in run["seconds"]],
+                "peak_memory_mib": max(run["peak_memory_mib"] for run in runs),
+            }
+            head, rows = table(found)
+            print(markdown(head, rows), end="\n\n", flush=True)
+    print(store(arguments.results, "published-mini", {"machine": machine(torch.device("cpu")), "recipes": found}))
+
+
+def swept(folder: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
+    """What the runs of one sweep recorded; finished ones are not run again.
+
+    Raises:
+        SystemExit: a run failed.
+    """
+    script = ROOT / "scripts" / "train.py"
+    subprocess.run([sys.executable, str(script), "-m", *settings, f"hydra.sweep.dir={folder}"], check=True, cwd=ROOT)
+    return [run for run in runs_in(folder).values() if run["status"] == "finished"]
+
+
+def axis(run: dict[str, Any]) -> list[str]:
+    """The rate and the temperature of a trial."""
+    temperature = run["config"]["loss"].get("temperature")
+    return [f"lr={run['config']['optim']['lr']}"] + ([f"temperature={temperature}"] if temperature else [])
+
+
+def table(found: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """A row for each recipe: mean ± sd over the seeds, and the difference of the average from the defaults."""
+    averages = {
+        name: {seed: sts_average(scores) or 0.0 for seed, scores in result["scores"].items()}
+        for name, result in found.items()
+    }
+    reference = averages[DEFAULTS]
+    ps = {}
+    for name, values in averages.items():
+        seeds = sorted(values.keys() & reference.keys())
+        if name != DEFAULTS and len(seeds) > 1:
+            ps[name] = float(ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
+    corrected, highest = {}, 0.0
+    for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
+        highest = max(highest, min(1.0, ps[name] * (len(ps) - rank)))
+        corrected[name] = highest
+    rows = []
+    for name, result in found.items():
+        cells = [cell([scores[key] for scores in result["scores"].values()]) for key in ("stsb-dev", *AVERAGED)]
+        own = list(averages[name].values())
+        gain = f"{statistics.mean(own) - statistics.mean(reference.values()):+.2f}" if name != DEFAULTS else ""
+        p = f"{corrected[name]:.3f}" if name in corrected else ""
+        rows.append([name, " ".join(result["chosen"]), *cells, cell(own), gain, p])
+    return ["recipe", "chosen on dev", "stsb-dev", *AVERAGED, AVERAGE, "gain", "p (Holm)"], rows
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean ± sd."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()

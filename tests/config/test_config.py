@@ -31,7 +31,11 @@ from mirror.evaluation.sets.words import LANGUAGES, NAMES
 from mirror.training.parts import check_parts
 
 CHOICES = sorted((str(file.parent.relative_to(CONF)), file.stem) for file in CONF.glob("*/**/*.yaml"))
-MUST_BE_GIVEN = {("data", "file"): ["data.path=texts.txt"], ("data", "pairs"): ["data.path=texts.txt"]}
+FROM_FILES = [
+    ("data", "file"), ("data", "pairs"), ("data", "documents"), ("data", "python"), ("experiment", "contracode"),
+    ("experiment", "declutr"),
+]  # fmt: skip
+MUST_BE_GIVEN = {choice: ["data.path=texts.txt"] for choice in FROM_FILES}
 
 
 PRETRAINING = ("size", "tokenizer", "masking")
@@ -443,7 +447,7 @@ def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reaso
         ("nonsense=bert", "nonsense is no setting; --cfg job prints them all."),
         ("+data.path=x", "+data.path=x is set already: write it without the +."),
         ("tokenizer=bpe", "tokenizer is a group of another command than scripts/train.py: leave it out."),
-        ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, wsd."),
+        ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, stepped, wsd."),
         ("task=words", "In 'train': Could not find 'task/words' Available options in 'task': phrase sentence word"),
         (
             "batch.pack=perhaps",

@@ -310,7 +310,7 @@ def test_unreachable_hub_is_said_at_once() -> None:
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     kind, message, seconds = done.stdout.strip().split("|")
-    assert kind == "MirrorError"
+    assert kind == "UnavailableError"
     assert "data.path=someorg/somename" in message
     assert "local file" in message
     assert int(seconds) < 10  # the hub's client alone retries for half a minute

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import MirrorError
-from mirror.report.files import MARKS, figure, seeds
+from mirror.report.files import MARKS, figure, gain_head, seeds, signed
 from mirror.report.published import published
 from mirror.report.runs import Found, Run
 from mirror.report.table import Comparison, order, shown, value, varying
@@ -77,6 +77,8 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
         difference=difference,
         beside=beside,
         figure=figure,
+        gain_head=gain_head,
+        signed=signed,
         seeds=seeds,
         shown=shown,
         value=value,
@@ -89,7 +91,7 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
 
 def beside(comparison: Comparison) -> dict[str, dict[str, float]]:
     """Rows under a table: the untouched model, and published figures."""
-    raw = {f"untouched model, {column}": scores for column, scores in comparison.raw.items()}
+    raw = {one.label: one.scores for one in comparison.untouched}
     return {**raw, **published(comparison.scores)} if comparison.scores else {}
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mirror.config import flat
+from mirror.evaluation.resampling import Floats
 from mirror.evaluation.sets.sts import AVERAGE, sts_average
 from mirror.runs.record import METRICS, TUNED, by_step, headline
 from mirror.runs.registry import identity, read_run
@@ -55,6 +57,8 @@ class Run:
     cosines: dict[str, Any]
     seconds: dict[str, float]
     version: str
+    resampled: dict[str, Floats] = field(repr=False, default_factory=dict)
+    """By set, the tuned encoder's figure on each bootstrap resample, (B,); empty in records that have not kept it."""
     content: dict[str, Any] = field(repr=False, default_factory=dict)
 
     @property
@@ -163,6 +167,10 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         cosines=content.get("cosines") or {},
         seconds=_figures(content.get("seconds")),
         version=str((content.get("versions") or {}).get("mirror", "?")),
+        resampled={
+            name: np.array(figures.split(), dtype=np.float64)
+            for name, figures in (content.get("resampled") or {}).get(TUNED, {}).items()
+        },
         content=content,
     )
 

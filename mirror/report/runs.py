@@ -74,7 +74,17 @@ class Run:
         words = [
             f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress", "trial")
         ]
-        return shlex.join(["python", "scripts/train.py", *words])
+        return shlex.join(["python", "scripts/train.py", *self._config_dir(), *words])
+
+    def _config_dir(self) -> list[str]:
+        """The folder of a user's own parts, as it was given: Hydra does not keep it among the overrides."""
+        given = [str(word) for word in self.content.get("command", [])]
+        for word, following in zip(given, [*given[1:], ""], strict=True):
+            if word.startswith("--config-dir="):
+                return [word]
+            if word in ("--config-dir", "-cd"):
+                return [word, following]
+        return []
 
     @property
     def group(self) -> str | None:

@@ -6,11 +6,11 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from mirror.evaluation.certainty import (
-    p_value,
     compare,
     distributions,
     holm,
     interval,
+    p_value,
     seed_interval,
     williams,
 )

@@ -208,11 +208,12 @@ def test_files(sweep: Path) -> None:
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert sum("(baseline)" in line for line in lines) == 1
     table = latex(comparisons)
-    assert table.count(r"\\") == 7
-    assert table.count(r"\textbf{") == 8
+    assert table.count(r"\\") == 9  # with a row for each pooling of the untouched model
+    assert table.count(r"\multicolumn{3}{l}{bert-base-uncased untouched, ") + table.count("google-bert/") == 2
+    assert r"\textbf{" not in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\pm$", r"\dag{}"))
     body = [line for line in table.splitlines() if line.endswith(r"\\")]
-    assert {line.count(" & ") for line in body} == {10}
+    assert {line.count(" & ") for line in body} == {9, 11}
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,13 @@ def test_report_needs_no_network_and_no_other_file(sweep: Path, tmp_path: Path) 
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
+def test_command_names_the_folder_of_ones_own_parts(tmp_path: Path) -> None:
+    command = ["scripts/train.py", "--config-dir", "my parts", "seed=3"]
+    write_run(tmp_path, ["seed=3"], command=command)
+    (run,) = collect([tmp_path]).runs
+    assert run.command == "python scripts/train.py --config-dir 'my parts' seed=3"
+
+
 def test_one_run_without_scores(tmp_path: Path) -> None:
     write_run(tmp_path, [], sets=[], scores={}, cosines={}, geometry={})
     page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
@@ -249,7 +257,7 @@ def test_columns_with_gaps_sort_as_numbers(tmp_path: Path) -> None:
     page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
     table = page[page.index('<table class="compared"') : page.index("<tfoot>")]
     orders = re.findall(r'<td[^>]*data-order="([^"]*)"', table)
-    assert len(orders) == table.count("<td") == 2 * 12
+    assert len(orders) == table.count("<td") == 2 * 13
     assert all(math.isfinite(float(order)) for order in orders)
 
 

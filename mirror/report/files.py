@@ -10,8 +10,8 @@ from mirror.report.terminal import SEEN, SEEN_NOTE
 
 MARKS = (
     "Mean ± sd over the seeds; gain over the untouched model by its best pooling; in bold the row that the validation "
-    "set chose, none where it was not measured; * differs from the baseline (p < 0.05, paired bootstrap, Holm's correction "
-    f"over the table); {SEEN_NOTE}."
+    "set chose, none where it was not measured; * differs from the baseline (p < 0.05, paired bootstrap, Holm's "
+    f"correction over the table); {SEEN_NOTE}."
 )
 
 

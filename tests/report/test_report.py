@@ -122,8 +122,8 @@ def test_baseline(tmp_path: Path) -> None:
     for temperature, shifts in kept.items():
         for seed, shift in enumerate(shifts):
             noise = np.random.default_rng(seed + int(100 * temperature)).normal(shift, 0.5, 1000)
-            figures = " ".join(f"{figure:.3f}" for figure in draws + noise)
-            resampled = {"tuned": {"sts12": figures, "sts13": figures}}
+            text = " ".join(f"{figure:.3f}" for figure in draws + noise)
+            resampled = {"tuned": {"sts12": text, "sts13": text}}
             overrides = [f"loss.temperature={temperature}", f"seed={seed}"]
             write_run(tmp_path, overrides, sets=["sts12", "sts13"], resampled=resampled)
     write_run(tmp_path, ["loss.temperature=0.4"], sets=["sts12", "sts13"])  # has kept none
@@ -209,7 +209,7 @@ def test_files(sweep: Path) -> None:
     assert sum("(baseline)" in line for line in lines) == 1
     table = latex(comparisons)
     assert table.count(r"\\") == 9  # with a row for each pooling of the untouched model
-    assert table.count(r"\multicolumn{3}{l}{bert-base-uncased untouched, ") + table.count("google-bert/") == 2
+    assert table.count(r"\multicolumn{3}{l}{") == 2
     assert r"\textbf{" not in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\pm$", r"\dag{}"))
     body = [line for line in table.splitlines() if line.endswith(r"\\")]

@@ -83,6 +83,8 @@ class ReportConfig:
     """Title of the report; null is the names of the folders."""
     baseline: str | None = None
     """The row that the others are tested against, by its settings: ``loss.temperature=0.04,aug=none``."""
+    published: bool = False
+    """Published figures of other backbones under the tables of the page."""
     watch: bool = False
     """Write the report again and again while a sweep runs; Ctrl-C ends it."""
     every: int = 10

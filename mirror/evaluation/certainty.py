@@ -100,7 +100,9 @@ def compare(columns: Columns, resampled: Distributions, encoders: Iterable[tuple
                 continue
             values = [_value(columns[column], name) for column in (encoder, against)]
             williams_p = _williams(columns[encoder].get(name), columns[against].get(name))
-            found.append(Comparison(name, encoder, against, values[0] - values[1], reach, _p(differences), williams_p))
+            found.append(
+                Comparison(name, encoder, against, values[0] - values[1], reach, p_value(differences), williams_p)
+            )
     order = {name: i for column in resampled.values() for i, name in enumerate(column)}
     found.sort(key=lambda comparison: order[comparison.set])
     corrected = holm([c.p_bootstrap if c.p_williams is None else c.p_williams for c in found])
@@ -114,7 +116,7 @@ def _value(scores: Mapping[str, Score], name: str) -> float:
     return scores[name].value if average is None else average
 
 
-def _p(differences: Floats) -> float:
+def p_value(differences: Floats) -> float:
     """Twice the share of resamples on the other side of zero (Efron and Tibshirani 1993, section 15.4).
 
     Where too few lie there to be counted, and no correction for many comparisons could be survived, the tail is that of

@@ -142,6 +142,10 @@ class Results:
                 for column, found in scores.items()
             },
             "certainty": {column: self._certainty(column, found) for column, found in scores.items()},
+            "resampled": {
+                column: {name: " ".join(f"{figure:.3f}" for figure in figures) for name, figures in found.items()}
+                for column, found in list(self._distributions().items())[-1:]
+            },
             "contamination": {
                 column: {name: found.plain() for name, found in overlaps.items()}
                 for column, overlaps in self.overlaps.items()

@@ -7,8 +7,9 @@ from pathlib import Path
 from mirror.config import ReportConfig
 from mirror.errors import MirrorError
 from mirror.report.files import latex, markdown, runs_csv, table_csv
-from mirror.report.page import page, summary
+from mirror.report.page import how_they_ended, page
 from mirror.report.runs import collect
+from mirror.report.summary import summary_table
 from mirror.report.table import compare
 from mirror.report.workspace import save, workspace
 from mirror.runs.atomic import written_whole
@@ -65,7 +66,9 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
             f"output={target} holds {others[0]}, which no report made: nothing is overwritten, choose another folder."
         )
     texts = {
-        PAGE: page(found, comparisons, title, target, every),  # first, since it marks the folder
+        PAGE: page(
+            found, comparisons, title, target, every, others=config.published
+        ),  # first, since it marks the folder
         "runs.csv": runs_csv(found.runs),
         "table.csv": table_csv(comparisons),
         "table.md": markdown(comparisons),
@@ -81,7 +84,9 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another folder.") from error
     for problem in found.problems:
         log.warning("%s", problem)
-    log.info("%s Report in %s", summary(found.runs), target / PAGE)
+    if table := summary_table(found.runs):
+        log.info("%s", table)
+    log.info("%s Report in %s", how_they_ended(found.runs), target / PAGE)
     if made is not None:
         log.info("workspace %s", save(made))
     return target / PAGE

@@ -78,7 +78,7 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         x = [row.settings[axis] if numeric else shown(row.settings[axis]) for row in members]
         cells = [row.cells[score] for row in members]
         means, sds = [cell.mean for cell in cells], [cell.sd or 0.0 for cell in cells]
-        name = ", ".join(map(shown, key)) or score
+        name = ", ".join(f"{other}={shown(item)}" for other, item in zip(others, key, strict=True)) or score
         hover = "%{x}: %{y:.2f}<extra>" + name + "</extra>"
         line = numeric and len(x) > 1
         if line and any(sds):  # the band of the seeds
@@ -107,20 +107,28 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
 
 
 def _heat_map(rows: Sequence[Row], score: str, axes: list[str]) -> Figure:
-    """The score over the first two axes, the best over the others."""
-    x, y = ([row.settings[axis] for row in rows] for axis in axes[:2])
-    best: dict[tuple[str, str], float] = {}
-    for row, a, b in zip(rows, x, y, strict=True):
-        key = (shown(a), shown(b))
-        best[key] = max(best.get(key, -101.0), row.cells[score].mean)
-    across, down = ([shown(item) for item in dict.fromkeys(items)] for items in (x, y))
-    values = [[best.get((a, b)) for a in across] for b in down]
+    """The score over the first two axes; the others stand at the one setting that fills the most cells.
+
+    Cells with other settings elsewhere would compare more than the two axes; they stay empty.
+    """
+    others = axes[2:]
+    slices: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        slices.setdefault(tuple(row.settings[other] for other in others), []).append(row)
+    # Of slices with equally many cells, the first in the table's order: no score decides what is shown.
+    fixed = max(slices, key=lambda key: len(slices[key]))
+    cells = {tuple(shown(row.settings[axis]) for axis in axes[:2]): row.cells[score].mean for row in slices[fixed]}
+    across, down = (
+        [shown(item) for item in dict.fromkeys(row.settings[axis] for row in slices[fixed])] for axis in axes[:2]
+    )
+    values = [[cells.get((a, b)) for a in across] for b in down]
     plot = go.Figure(go.Heatmap(x=across, y=down, z=values, colorscale="Viridis", colorbar={"title": score}))
     if len(across) * len(down) <= 100:
         plot.data[0].update(texttemplate="%{z:.1f}")
     plot.update_xaxes(title=axes[0], type="category")
     plot.update_yaxes(title=axes[1], type="category")
-    more = " The best over the other axes." if len(axes) > 2 else ""
+    held = ", ".join(f"{axis}={shown(item)}" for axis, item in zip(others, fixed, strict=True))
+    more = f" All at {held}." if held else ""
     return Figure(f"{score} by {axes[0]} and {axes[1]}", "Mean over the seeds." + more, plot)
 
 

@@ -5,11 +5,13 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mirror.errors import MirrorError
-from mirror.report.files import MARKS, figure, seeds
+from mirror.report.files import MARKS, figure, gain_head, seeds, signed
 from mirror.report.published import published
 from mirror.report.runs import Found, Run
 from mirror.report.table import Comparison, order, shown, value, varying
@@ -17,7 +19,15 @@ from mirror.report.table import Comparison, order, shown, value, varying
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Path, every: int | None) -> str:
+def page(
+    found: Found,
+    comparisons: Sequence[Comparison],
+    title: str,
+    folder: Path,
+    every: int | None,
+    *,
+    others: bool = False,
+) -> str:
     """The page as text.
 
     Args:
@@ -25,6 +35,7 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
         comparisons: the finished ones.
         title: heading.
         folder: where the page will lie, for its links.
+        others: whether published figures stand under the tables.
         every: seconds after which a browser reads it again; None is never.
 
     Raises:
@@ -55,16 +66,25 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
         return ", ".join(f"{axis}={shown(value(run, axis))}" for axis in axes)
 
     def details(run: Run) -> dict[str, str | None]:
-        settings = "\n".join(f"{axis} = {value(run, axis)}" for axis in axes)
+        settings = "\n".join(f"{axis}={value(run, axis)}" for axis in axes)
+        names = dict.fromkeys(name for sample in run.samples for name in sample.scores)
+        scores = "\n".join(f"{name} {mean_score(run, name):.2f}" for name in names)
         link = Path(os.path.relpath(run.folder, folder)).as_posix()
-        return {"error": run.error, "settings": settings, "command": run.command, "log": run.log(), "folder": link}
+        return {
+            "error": run.error,
+            "scores": scores,
+            "settings": settings,
+            "command": run.command,
+            "log": run.log(),
+            "folder": link,
+        }
 
     # The bundle of DataTables that itables brings along, so that no network is needed.
     bundle = Path(itables.options.dt_bundle)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
-        summary=summary(found.runs),
+        summary=how_they_ended(found.runs),
         when=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         every=every,
         problems=found.problems,
@@ -75,8 +95,12 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
         runs=runs,
         details=[details(run) for run in runs],
         difference=difference,
-        beside=beside,
+        beside=partial(beside, others=others),
+        sets=list(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)),
+        mean=mean_score,
         figure=figure,
+        gain_head=gain_head,
+        signed=signed,
         seeds=seeds,
         shown=shown,
         value=value,
@@ -87,13 +111,21 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
     )
 
 
-def beside(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """Rows under a table: the untouched model, and published figures."""
-    raw = {f"untouched model, {column}": scores for column, scores in comparison.raw.items()}
-    return {**raw, **published(comparison.scores)} if comparison.scores else {}
+def mean_score(run: Run, name: str) -> float | None:
+    """The score of a run on a set, mean over its seeds; None where it was not measured."""
+    values = [sample.scores[name] for sample in run.samples if name in sample.scores]
+    return fmean(values) if values else None
 
 
-def summary(runs: Sequence[Run]) -> str:
+def beside(comparison: Comparison, *, others: bool = False) -> dict[str, dict[str, float]]:
+    """Rows under a table: the untouched models, and on request published figures, which are other backbones'."""
+    raw = {one.label: one.scores for one in comparison.untouched}
+    if not others:
+        return raw
+    return raw | {f"another backbone: {name}": scores for name, scores in published(comparison.scores).items()}
+
+
+def how_they_ended(runs: Sequence[Run]) -> str:
     """How many runs there are, and how they ended."""
     states = [run.status for run in runs]
     parts = [f"{states.count(state):,} {state}" for state in dict.fromkeys(["finished", *sorted(states)])]

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mirror.config import flat
+from mirror.evaluation.resampling import Floats
 from mirror.evaluation.sets.sts import AVERAGE, sts_average
 from mirror.runs.record import METRICS, TUNED, by_step, headline
 from mirror.runs.registry import identity, read_run
@@ -55,6 +57,8 @@ class Run:
     cosines: dict[str, Any]
     seconds: dict[str, float]
     version: str
+    resampled: dict[str, Floats] = field(repr=False, default_factory=dict)
+    """By set, the tuned encoder's figure on each bootstrap resample, (B,); empty in records that have not kept it."""
     content: dict[str, Any] = field(repr=False, default_factory=dict)
 
     @property
@@ -70,7 +74,17 @@ class Run:
         words = [
             f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress", "trial")
         ]
-        return shlex.join(["python", "scripts/train.py", *words])
+        return shlex.join(["python", "scripts/train.py", *self._config_dir(), *words])
+
+    def _config_dir(self) -> list[str]:
+        """The folder of a user's own parts, as it was given: Hydra does not keep it among the overrides."""
+        given = [str(word) for word in self.content.get("command", [])]
+        for word, following in zip(given, [*given[1:], ""], strict=True):
+            if word.startswith("--config-dir="):
+                return [word]
+            if word in ("--config-dir", "-cd"):
+                return [word, following]
+        return []
 
     @property
     def group(self) -> str | None:
@@ -163,6 +177,10 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         cosines=content.get("cosines") or {},
         seconds=_figures(content.get("seconds")),
         version=str((content.get("versions") or {}).get("mirror", "?")),
+        resampled={
+            name: np.array(figures.split(), dtype=np.float64)
+            for name, figures in (content.get("resampled") or {}).get(TUNED, {}).items()
+        },
         content=content,
     )
 

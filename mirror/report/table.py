@@ -1,19 +1,18 @@
 """Runs as rows: the settings that vary, the scores averaged over seeds, and which differences are more than chance."""
 
-import math
 import statistics
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import ttest_ind, ttest_rel
+import numpy as np
 
 from mirror.config.compose import NUMBER_OF
 from mirror.errors import MirrorError
-from mirror.evaluation.certainty import holm
+from mirror.evaluation.certainty import holm, p_value
+from mirror.evaluation.resampling import Floats
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
 from mirror.report.runs import Run, Sample
 from mirror.runs.registry import NEUTRAL
@@ -31,8 +30,9 @@ class Cell:
     values: dict[int, float]
     """By seed."""
     best: bool = False
+    """Whether it stands in the row that the validation set chose."""
     p: float | None = None
-    """p of the difference from the baseline, with Holm's correction over the rows; None if it cannot be tested."""
+    """p of the difference from the baseline, with Holm's correction over the table; None if it cannot be tested."""
     transductive: bool = False
 
     @property
@@ -49,6 +49,20 @@ class Cell:
     def significant(self) -> bool:
         """Whether the difference from the baseline is significant."""
         return self.p is not None and self.p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """A backbone before training, by one pooling."""
+
+    backbone: str
+    pooling: str
+    scores: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The model and the pooling."""
+        return f"{shown(self.backbone)} untouched, {self.pooling}"
 
 
 @dataclass
@@ -71,6 +85,18 @@ class Row:
     def label(self) -> str:
         """Its settings on one line."""
         return ", ".join(map(shown, self.settings.values())) or "all runs"
+
+    def gain(self, score: str) -> float | None:
+        """What training added, × 100: the mean less the untouched model's score by its best pooling on that set."""
+        before = [scores[score] for run in self.runs for scores in run.raw.values() if score in scores]
+        return self.cells[score].mean - max(before) if before and score in self.cells else None
+
+    def resampled(self, score: str) -> Floats | None:
+        """The score on bootstrap resamples of its set, mean over the seeds, (B,); None where runs have not kept it."""
+        kept = [run.resampled.get(score) for run in self.runs for _ in run.samples]
+        there = [figures for figures in kept if figures is not None]
+        same = len(there) == len(kept) and len({len(figures) for figures in there}) == 1
+        return np.mean(there, axis=0) if same else None
 
     @property
     def loss(self) -> float | None:
@@ -102,13 +128,25 @@ class Comparison:
     rows: list[Row]
     scores: list[str]
     """Sets, and ``AVERAGE`` where it exists."""
-    raw: dict[str, dict[str, float]]
-    """Scores of the untouched model, where all runs share it."""
+    untouched: list[Untouched]
+    """The backbones before training, by each pooling that was measured."""
+    validation: str | None
+    """The set that chooses the best row; None where not every row has it."""
 
     @property
     def headline(self) -> str | None:
         """The score that plots show: the average, else the first set."""
         return AVERAGE if AVERAGE in self.scores else next(iter(self.scores), None)
+
+    @property
+    def judge(self) -> str | None:
+        """The set that the rows are ranked by: the validation set, or the headline where that was not measured."""
+        return self.validation or self.headline
+
+    def ranked(self) -> list[Row]:
+        """The rows that the judge has a score of, the best first."""
+        rows = [row for row in self.rows if self.judge in row.cells]
+        return sorted(rows, key=lambda row: -row.cells[str(self.judge)].mean)
 
 
 def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison]:
@@ -180,13 +218,31 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
                 measured = AVERAGED if name == AVERAGE else (name,)
                 seen = any(not run.transductive.isdisjoint(measured) for run in row.runs)
                 row.cells[name] = Cell(values, transductive=seen)
-    for name in scores:
-        if len(rows) > 1:
-            max((row.cells[name] for row in rows if name in row.cells), key=lambda cell: cell.mean).best = True
     version, sets = runs[0].frame
     described = ", ".join(f"{name} ({size:,})" for name, size in sets) or "not measured"
-    raw = runs[0].raw if all(run.raw == runs[0].raw for run in runs) else {}
-    return Comparison(f"mirror {version}: {described}" if several else described, axes, rows, scores, raw)
+    title = f"mirror {version}: {described}" if several else described
+    comparison = Comparison(title, axes, rows, scores, _untouched(runs), _validation(runs, rows))
+    if comparison.validation and len(rows) > 1:
+        for cell in comparison.ranked()[0].cells.values():
+            cell.best = True
+    return comparison
+
+
+def _untouched(runs: Sequence[Run]) -> list[Untouched]:
+    """Each backbone and pooling once; where settings such as a template change its scores, once for each."""
+    found: list[Untouched] = []
+    for run in runs:
+        for column, scores in run.raw.items():
+            one = Untouched(str(run.settings.get("model.path")), column.removeprefix("raw "), scores)
+            if scores and one not in found:
+                found.append(one)
+    return sorted(found, key=lambda one: one.backbone)
+
+
+def _validation(runs: Sequence[Run], rows: Sequence[Row]) -> str | None:
+    named = {run.settings.get("eval.validation") for run in runs}
+    name = named.pop() if len(named) == 1 else None
+    return name if name and all(name in row.cells for row in rows) else None
 
 
 def _mark_baseline(comparison: Comparison, baseline: str) -> bool:
@@ -199,27 +255,20 @@ def _mark_baseline(comparison: Comparison, baseline: str) -> bool:
             f"baseline={baseline} fits {len(found)} rows: name more of {', '.join(comparison.axes)}, "
             "with commas between them."
         )
+    tested: list[tuple[Cell, float]] = []
     for row in found:
         row.baseline = True
         for name in row.cells:
-            others = [other.cells[name] for other in comparison.rows if other is not row and name in other.cells]
-            tested = [(cell, p) for cell in others if (p := _p_value(cell.values, row.cells[name].values)) is not None]
-            if tested:
-                for (cell, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
-                    cell.p = p
+            base = row.resampled(name)
+            for other in comparison.rows:
+                figures = other.resampled(name) if other is not row and name in other.cells else None
+                if base is not None and figures is not None and len(figures) == len(base):
+                    differences = figures - base
+                    if np.isfinite(differences).sum() * 2 >= len(differences):
+                        tested.append((other.cells[name], p_value(differences)))
+    for (cell, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+        cell.p = p
     return bool(found)
-
-
-def _p_value(a: dict[int, float], b: dict[int, float]) -> float | None:
-    """Student's paired test where the seeds are the same, else Welch's; None where there is one seed or no spread."""
-    if min(len(a), len(b)) < 2:
-        return None
-    with warnings.catch_warnings(action="ignore"):
-        if a.keys() == b.keys():
-            p = float(ttest_rel([a[seed] for seed in b], list(b.values())).pvalue)
-        else:
-            p = float(ttest_ind(list(a.values()), list(b.values()), equal_var=False).pvalue)
-    return p if math.isfinite(p) else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -7,6 +7,8 @@ The results are under these keys; a *column* is an encoder with one pooling, suc
 - ``parts``: by column and set, the headline figure of each part (source, part of speech), where a set has parts.
 - ``certainty``: by column and set (and ``average of 7``), the bootstrap ``interval``; over several seeds also each
   figure (``seeds``), ``sd`` and Student's ``seed_interval``.
+- ``resampled``: of the last column, by set, the figure on each bootstrap resample, with blanks between. The draws
+  follow from the set's name, so that two runs can be compared pair by pair.
 - ``comparisons``: a list of two columns on one set; see ``mirror.evaluation.certainty.Comparison``.
 - ``contamination``: by column and set; see ``mirror.evaluation.contamination.Overlap``.
 - ``geometry``: by column; see ``mirror.evaluation.geometry.Geometry``.

@@ -6,11 +6,11 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from mirror.evaluation.certainty import (
-    _p,
     compare,
     distributions,
     holm,
     interval,
+    p_value,
     seed_interval,
     williams,
 )
@@ -121,8 +121,8 @@ def test_bootstrap_and_williams_agree() -> None:
 def test_p_of_resamples_that_are_normal(gap: float) -> None:
     """Counted or from the tail, p is that of the z test."""
     drawn = np.random.default_rng(0).normal(gap, 1, 20_000)
-    assert _p(drawn) == pytest.approx(2 * scipy.stats.norm.sf(gap), rel=0.25)
-    assert _p(-drawn) == pytest.approx(_p(drawn))
+    assert p_value(drawn) == pytest.approx(2 * scipy.stats.norm.sf(gap), rel=0.25)
+    assert p_value(-drawn) == pytest.approx(p_value(drawn))
 
 
 def test_an_encoder_does_not_differ_from_itself() -> None:

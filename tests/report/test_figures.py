@@ -1,6 +1,7 @@
 """The pictures of a comparison, by what they draw on which axis."""
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,20 @@ def test_heat_map(comparison: Comparison, plots: dict[str, Any]) -> None:
     found = {(x, y): drawn.z[j][i] for i, x in enumerate(drawn.x) for j, y in enumerate(drawn.y)}
     assert found == {(t, size): pytest.approx(mean) for (t, size), mean in means.items()}
     assert titles(plot) == ("loss.temperature", "data.size")
+
+
+def test_heat_map_compares_under_equal_settings(tmp_path: Path) -> None:
+    """On an unbalanced grid, no cell has another size than its neighbours."""
+    from mirror.report.figures import figures
+
+    axes: dict[str, list[Any]] = {"loss.temperature": [0.02, 0.2], "optim.lr": [1e-5, 2e-5], "data.size": [1000]}
+    write_sweep(tmp_path, axes)
+    write_sweep(tmp_path, {"loss.temperature": [0.02], "optim.lr": [1e-5], "data.size": [2000]})
+    (found,) = compare(collect([tmp_path]).runs)
+    (figure,) = (one for one in figures(found) if one.title.endswith("loss.temperature and optim.lr"))
+    small = [row.cells[SCORE].mean for row in found.rows if row.settings["data.size"] == 1000]
+    assert sorted(value for line in figure.plot.data[0].z for value in line) == pytest.approx(sorted(small))
+    assert "data.size=1000" in figure.note
 
 
 def test_alignment_is_up_and_uniformity_across(comparison: Comparison, plots: dict[str, Any]) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from scipy.stats import ttest_ind, ttest_rel
 
 from mirror import MirrorError
 from mirror.config import ReportConfig
+from mirror.evaluation.certainty import p_value
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
 from mirror.report import report
 from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.runs import collect
+from mirror.report.summary import summary_table
 from mirror.report.table import Cell, compare, varying
 from mirror.report.workspace import workspace
 from tests.commands import Command, assert_refused
@@ -62,9 +64,27 @@ def test_rows_are_averages_over_seeds(sweep: Path) -> None:
         assert row.cells["sts14"].sd == pytest.approx(statistics.stdev(values))
         sets = [cell.mean for name, cell in row.cells.items() if name != AVERAGE]
         assert row.cells[AVERAGE].mean == pytest.approx(statistics.fmean(sets))
-    best = [row.cells["sts12"].best for row in comparison.rows]
-    means = [row.cells["sts12"].mean for row in comparison.rows]
-    assert best == [mean == max(means) for mean in means]
+    assert not any(cell.best for row in comparison.rows for cell in row.cells.values())
+
+
+def test_validation_set_chooses_the_best_row(tmp_path: Path) -> None:
+    """Not the test, which another row wins here."""
+    for temperature, dev, test in ((0.1, 70.0, 60.0), (0.2, 60.0, 70.0)):
+        tuned = {name: {"all": score, "pairs": 9} for name, score in (("stsb-dev", dev), ("stsb-test", test))}
+        raw = {"stsb-dev": {"all": 50.0, "pairs": 9}, "stsb-test": {"all": 40.0, "pairs": 9}}
+        higher = {**raw, "stsb-test": {"all": 45.0, "pairs": 9}}
+        scores = {"raw cls": raw, "raw mean": higher, "tuned": tuned}
+        write_run(tmp_path, [f"loss.temperature={temperature}"], scores=scores)
+    runs = collect([tmp_path]).runs
+    (comparison,) = compare(runs)
+    assert [[cell.best for cell in row.cells.values()] for row in comparison.rows] == [[True] * 2, [False] * 2]
+    assert [row.gain("stsb-test") for row in comparison.rows] == [15, 25]
+    assert [one.pooling for one in comparison.untouched] == ["cls", "mean"]
+    lines = summary_table(runs).splitlines()
+    first = next(line for line in lines if line.strip().startswith("0."))
+    assert first.split() == ["0.1", "1", "70.00", "60.00", "+20.00"]
+    assert any(line.endswith("scripts/train.py loss.temperature=0.1") for line in lines)
+    assert "flatters" not in lines[-1]
 
 
 def test_seeds_inside_a_run(tmp_path: Path) -> None:
@@ -95,33 +115,28 @@ def test_average_is_marked_for_its_own_sets_alone(tmp_path: Path) -> None:
     assert not row.cells[AVERAGE].transductive
 
 
-def test_baseline(sweep: Path) -> None:
-    """Student's paired test on the same seeds; the smallest p-value times the number of tests is as corrected."""
-    (comparison,) = compare(collect([sweep]).runs, "loss.temperature=0.04,data.size=1000")
-    rows = {tuple(row.settings.values()): row for row in comparison.rows}
-    assert [key for key, row in rows.items() if row.baseline] == [(0.04, 1000)]
-    assert rows[0.04, 1000].cells["sts13"].p is None
-    base = scores(sweep, "sts13", temperature=0.04, size=1000)
-    raw = {
-        key: float(ttest_rel(scores(sweep, "sts13", temperature=key[0], size=key[1]), base).pvalue)
-        for key in rows
-        if key != (0.04, 1000)
-    }
-    ranked = sorted(raw, key=raw.__getitem__)
-    steps = [raw[key] * (len(ranked) - place) for place, key in enumerate(ranked)]
-    for place, key in enumerate(ranked):  # Holm: no step may fall below an earlier one
-        assert rows[key].cells["sts13"].p == pytest.approx(min(1, max(steps[: place + 1])))
-
-
-def test_baseline_with_other_seeds(tmp_path: Path) -> None:
-    """Welch's test; and no test where there is one seed."""
-    write_sweep(tmp_path, {"loss.temperature": [0.1], "seed": [1, 2, 3]})
-    write_sweep(tmp_path, {"loss.temperature": [0.2], "seed": [4, 5]})
-    write_sweep(tmp_path, {"loss.temperature": [0.3], "seed": [1]})
+def test_baseline(tmp_path: Path) -> None:
+    """The paired bootstrap on the resamples that the runs kept, averaged over seeds; Holm over the whole table."""
+    draws = np.random.default_rng(1).normal(60, 1, 1000)
+    kept = {0.1: (0.0, 0.0), 0.2: (1.0, 3.0), 0.3: (0.4, -0.4)}
+    for temperature, shifts in kept.items():
+        for seed, shift in enumerate(shifts):
+            noise = np.random.default_rng(seed + int(100 * temperature)).normal(shift, 0.5, 1000)
+            text = " ".join(f"{figure:.3f}" for figure in draws + noise)
+            resampled = {"tuned": {"sts12": text, "sts13": text}}
+            overrides = [f"loss.temperature={temperature}", f"seed={seed}"]
+            write_run(tmp_path, overrides, sets=["sts12", "sts13"], resampled=resampled)
+    write_run(tmp_path, ["loss.temperature=0.4"], sets=["sts12", "sts13"])  # has kept none
     (comparison,) = compare(collect([tmp_path]).runs, "loss.temperature=0.1")
-    base, other = scores(tmp_path, "sts12", temperature=0.1), scores(tmp_path, "sts12", temperature=0.2)
-    expected = float(ttest_ind(other, base, equal_var=False).pvalue)
-    assert [row.cells["sts12"].p for row in comparison.rows] == [None, pytest.approx(expected), None]
+    base, far, near, silent = comparison.rows
+    assert [row.baseline for row in comparison.rows] == [True, False, False, False]
+    assert [base.cells["sts12"].p, silent.cells["sts12"].p] == [None, None]
+    figures, against = far.resampled("sts12"), base.resampled("sts12")
+    assert figures is not None
+    assert against is not None
+    assert far.cells["sts12"].p == pytest.approx(4 * p_value(figures - against))
+    assert far.cells["sts12"].significant
+    assert not near.cells["sts12"].significant
 
 
 @pytest.mark.parametrize("baseline", ["loss.temperature=0.05", "data.size=1000", "nonsense"])
@@ -193,11 +208,12 @@ def test_files(sweep: Path) -> None:
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert sum("(baseline)" in line for line in lines) == 1
     table = latex(comparisons)
-    assert table.count(r"\\") == 7
-    assert table.count(r"\textbf{") == 8
+    assert table.count(r"\\") == 9  # with a row for each pooling of the untouched model
+    assert table.count(r"\multicolumn{3}{l}{") == 2
+    assert r"\textbf{" not in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\pm$", r"\dag{}"))
     body = [line for line in table.splitlines() if line.endswith(r"\\")]
-    assert {line.count(" & ") for line in body} == {10}
+    assert {line.count(" & ") for line in body} == {9, 11}
 
 
 @pytest.mark.parametrize(
@@ -221,6 +237,13 @@ def test_report_needs_no_network_and_no_other_file(sweep: Path, tmp_path: Path) 
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
+def test_command_names_the_folder_of_ones_own_parts(tmp_path: Path) -> None:
+    command = ["scripts/train.py", "--config-dir", "my parts", "seed=3"]
+    write_run(tmp_path, ["seed=3"], command=command)
+    (run,) = collect([tmp_path]).runs
+    assert run.command == "python scripts/train.py --config-dir 'my parts' seed=3"
+
+
 def test_one_run_without_scores(tmp_path: Path) -> None:
     write_run(tmp_path, [], sets=[], scores={}, cosines={}, geometry={})
     page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
@@ -234,7 +257,7 @@ def test_columns_with_gaps_sort_as_numbers(tmp_path: Path) -> None:
     page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
     table = page[page.index('<table class="compared"') : page.index("<tfoot>")]
     orders = re.findall(r'<td[^>]*data-order="([^"]*)"', table)
-    assert len(orders) == table.count("<td") == 2 * 12
+    assert len(orders) == table.count("<td") == 2 * 13
     assert all(math.isfinite(float(order)) for order in orders)
 
 

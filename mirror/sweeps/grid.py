@@ -187,7 +187,9 @@ class Grid(BasicSweeper):
                 batch = jobs[start : start + size]
                 if self.serial:
                     seconds = usual_seconds(self.known)
-                    left = f", about {duration(seconds * (last - first - start + 1))} left" if seconds else ""
+                    left = (
+                        f", about {duration(seconds * (last - first - start + 1))} left" if seconds is not None else ""
+                    )
                     log.info("%s %d of %d%s: %s", kind, first + start, last, left, batch[0].axes)
                 try:
                     self.launcher.launch([job.overrides for job in batch], initial_job_idx=first - 1 + start)

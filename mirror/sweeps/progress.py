@@ -55,6 +55,6 @@ def outcome(run: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours and minutes, rounded up."""
-    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    """Hours and minutes, rounded up; at least one minute."""
+    hours, minutes = divmod(max(1, math.ceil(seconds / 60)), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

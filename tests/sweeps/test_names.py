@@ -18,7 +18,7 @@ from mirror.sweeps.names import LENGTH, earlier_folder, folder_name
         (["model.path='org/bert'"], ["model.path"], "path=bert-1a"),
         (["loss.temperature=0.03482010478563"], ["loss.temperature"], "temperature=0.03482-1a"),
         (["optim.lr=3.482010478563e-05"], ["optim.lr"], "lr=3.482e-05-1a"),
-        (['data.path=<x>:|?*"\\\n…'], ["data.path"], "path-1a"),
+        (['data.path=<x>:|?*"\\\n…'], ["data.path"], "path=_x-1a"),
     ],
 )
 def test_folder_name(overrides: list[str], axes: list[str], name: str) -> None:

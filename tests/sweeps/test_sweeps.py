@@ -98,8 +98,8 @@ def test_grid_runs_once(command: Command, runs: Runs) -> None:
     assert {name.rpartition("-")[2] for name in names} == set(runs_in(POOL / "temperature"))
     assert names[0].startswith("temperature=0.02,seed=1-")
     told = [line for line in result.err.splitlines() if line.startswith("run ")]
-    assert told[0] == "run 1 of 4: loss.temperature=0.02 seed=1"
-    assert told[3] == "run 4 of 4, about 1 min left: loss.temperature=0.04 seed=2"
+    assert told[0] == "run 1 of 4: loss.temperature=0.02 sweep=temperature seed=1"
+    assert told[3] == "run 4 of 4, about 1 min left: loss.temperature=0.04 sweep=temperature seed=2"
     assert result.err.count("  finished in ") == 4
     assert "#0" not in result.err
     assert "4 of 4 runs finished" in result.err
@@ -280,8 +280,10 @@ def test_finished_run_of_others_is_never_deleted(command: Command, runs: Runs) -
 @pytest.mark.parametrize("status", ["finished", "interrupted"])
 def test_folder_of_an_earlier_start_is_kept(command: Command, runs: Runs, status: str) -> None:
     """Whether it was named after the identity alone, as in earlier versions, or after other axes."""
-    command("train", "-m", "loss.temperature=0.1,0.2", "hydra.sweep.subdir=${run_id:}")
+    command("train", "-m", "loss.temperature=0.1,0.2")
     pool = POOL / "unnamed"
+    for path in list(pool.glob("*/metrics.json")):
+        path.parent.rename(pool / path.parent.name.rpartition("-")[2])
     old = sorted(path.parent for path in pool.glob("*/metrics.json"))
     assert {path.name for path in old} == set(runs_in(pool))
     for folder in old:

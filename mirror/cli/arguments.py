@@ -1,6 +1,7 @@
 """What is typed without a name: a question, the folders of a report."""
 
 import re
+from pathlib import Path
 
 from mirror.config.compose import quoted
 
@@ -9,6 +10,16 @@ VALUED_FLAGS = (
     "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
 )  # fmt: skip
 """Flags of Hydra that take the argument behind them."""
+
+
+def with_paths(arguments: list[str]) -> list[str]:
+    """The same arguments, in quotes where one is a path whose commas Hydra would take for a choice: the folders of a
+    sweep's runs have such names."""
+    apart = [argument.partition("=") for argument in arguments]
+    return [
+        f"{key}={quoted(value)}" if "," in value and Path(value).exists() else argument
+        for argument, (key, _, value) in zip(arguments, apart, strict=True)
+    ]
 
 
 def with_query(arguments: list[str]) -> list[str]:

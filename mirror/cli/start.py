@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mirror.cli.arguments import with_paths
 from mirror.cli.folder import RANKS, check_ranks, locks
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
@@ -36,6 +37,7 @@ def start(
     if sys.argv[1:] == ["--version"]:  # Hydra would tell its own
         print(f"mirror {__version__}")
         return
+    sys.argv[1:] = with_paths(sys.argv[1:])
     register_schemas()
     sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
     failed: list[str] = []
@@ -98,7 +100,8 @@ def _stoppable(ways_on: list[str]) -> Iterator[None]:
             if number is None:
                 raise
             if not any(int(os.environ.get(rank, 0)) > 0 for rank in RANKS):  # one process speaks for all
-                print(": ".join(["interrupted", *ways_on]), file=sys.stderr)
+                told = [str(error)] if isinstance(error, KeyboardInterrupt) and error.args else ways_on  # a sweep's own
+                print(": ".join(["interrupted", *told]), file=sys.stderr)
             sys.exit(128 + number)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mirror.runs.atomic import SCRATCH
+from mirror.runs.atomic import SCRATCH, written_whole
 from mirror.runs.record import CURVE, METRICS
 
 NEUTRAL = (
@@ -102,6 +102,30 @@ def hold_lock(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def interrupt_left(folders: Sequence[Path], patience: float = 5.0) -> None:
+    """Record as interrupted the runs that still read as running though no process holds their folders.
+
+    Args:
+        folders: of the runs.
+        patience: seconds that processes have to end; a run that goes on after them, as SLURM's do, stays as it is.
+    """
+    deadline = time.monotonic() + patience
+    left = [folder for folder in folders if (read_run(folder) or {}).get("status") == "running"]
+    while left:
+        for folder in list(left):
+            with hold_lock(folder) as ours:
+                if not ours:
+                    continue
+                left.remove(folder)
+                if (run := read_run(folder)) and run["status"] == "running":
+                    ended = run | {"status": "interrupted", "error": "stopped with its sweep"}
+                    with written_whole(folder / METRICS) as partial:
+                        partial.write_text(json.dumps(ended, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
 
 
 @cache

@@ -3,10 +3,11 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,15 +16,30 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import OmegaConf, open_dict
 
 from mirror.config import Strategy
-from mirror.config.compose import run_id
+from mirror.config.compose import quoted, run_id
 from mirror.errors import MirrorError
-from mirror.runs.registry import LEFT, hold_lock, identity, read_run, runs_in, strangers, usual_seconds
-from mirror.sweeps.progress import progress
+from mirror.runs import stop
+from mirror.runs.registry import (
+    LEFT,
+    hold_lock,
+    identity,
+    interrupt_left,
+    read_run,
+    runs_in,
+    strangers,
+    usual_seconds,
+)
+from mirror.sweeps.names import earlier_folder, folder_name
+from mirror.sweeps.progress import duration, outcome, progress
 
 log = logging.getLogger(__name__)
 
-QUIET = ("trainer.progress=false", "hydra.job_logging.root.handlers=[file]")
-"""For parallel runs: their messages go to their logs, and the terminal shows the sweep."""
+QUIET = ("hydra.job_logging.root.handlers=[file]",)
+"""The messages of the runs go to their logs, and the terminal shows the sweep."""
+SILENT = ("trainer.progress=false", *QUIET)
+"""For parallel runs, whose bars would be drawn over each other."""
+SUBDIR = "${run_id:}"
+"""How ``conf/train.yaml`` names a run's folder; the axes are put before that."""
 QUICK = 10.0
 """Assumed seconds for a quick run while none has finished."""
 
@@ -40,7 +56,9 @@ class Job:
     def axes(self) -> str:
         """Its name for the user."""
         return " ".join(
-            override for override in self.overrides if override not in QUIET and not override.startswith("trial=")
+            override
+            for override in self.overrides
+            if override not in SILENT and not override.startswith(("trial=", "hydra.sweep.subdir="))
         )
 
 
@@ -61,6 +79,8 @@ class Grid(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size, params)
         self.grids = grids
+        self.known: list[dict[str, Any]] = []
+        """Runs whose seconds say how long the next will take."""
 
     def sweep(self, arguments: list[str]) -> None:
         """Run what is missing of the grid.
@@ -77,7 +97,8 @@ class Grid(BasicSweeper):
             raise MirrorError(f"resume={self.config.resume} goes on with one run and cannot be swept: leave out -m.")
         folder = Path(self.config.hydra.sweep.dir)
         earlier = runs_in(folder)
-        jobs = self._jobs(arguments, usual_seconds(list(earlier.values())))
+        self.known = list(earlier.values())
+        jobs = self._jobs(arguments, usual_seconds(self.known))
         states = [earlier.get(job.name, {}).get("status") for job in jobs]
         settled = {"finished"} if self.config.retry_failed else {"finished", "failed"}
         missing = [job for job, state in zip(jobs, states, strict=True) if state not in settled]
@@ -101,13 +122,14 @@ class Grid(BasicSweeper):
             raise MirrorError("The sweep has no runs: one of its axes is empty.")
         if count > self.config.max_runs:
             each = f"at {seconds:.0f} s each" if seconds else f"if each took {QUICK:.0f} s"
-            time = f"{_duration(count * (seconds or QUICK))} {each}, one after another"
+            time = f"{duration(count * (seconds or QUICK))} {each}, one after another"
             raise MirrorError(f"The sweep has {count:,} runs ({time}): if you mean it, add max_runs={count}.")
         jobs: dict[str, Job] = {}
         for grid in grids:
             (combinations,) = self.split_arguments(grid, None)
+            axes = [override.get_key_element() for override in grid if override.is_sweep_override()]
             for overrides in combinations:
-                job = self._job(overrides, len(jobs))
+                job = self._job(overrides, len(jobs), axes)
                 jobs.setdefault(job.name, job)
         return list(jobs.values())
 
@@ -115,12 +137,11 @@ class Grid(BasicSweeper):
         assert self.hydra_context is not None
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(overrides)
 
-    def _job(self, overrides: Sequence[str], number: int) -> Job:
+    def _job(self, overrides: Sequence[str], number: int, axes: Collection[str]) -> Job:
         """The run that these overrides make."""
         assert self.config is not None
         assert self.hydra_context is not None
-        parallel = not isinstance(self.launcher, BasicLauncher)
-        quiet = [*QUIET, *overrides] if parallel else list(overrides)
+        quiet = [*(QUIET if self.serial else SILENT), *overrides]
         config = self.hydra_context.config_loader.load_sweep_config(self.config, quiet)
         if config.trainer.strategy is not Strategy.auto:
             name = config.trainer.strategy.value
@@ -131,25 +152,71 @@ class Grid(BasicSweeper):
             )
         with open_dict(config):
             config.hydra.job.num = number
-        return Job(quiet, run_id(config), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
+        folder, name = Path(config.hydra.sweep.dir), run_id(config)
+        if OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] != SUBDIR:  # type: ignore[call-overload, index]
+            return Job(quiet, name, folder / config.hydra.sweep.subdir)
+        subdir = earlier_folder(folder, name) or folder_name(overrides, axes, name)
+        return Job([*quiet, f"hydra.sweep.subdir={quoted(subdir)}"], name, folder / subdir)
 
-    def _launch(self, jobs: Sequence[Job]) -> str | None:
-        """Run the jobs; returns the error that stopped the launcher, if any."""
+    @property
+    def serial(self) -> bool:
+        """Whether the runs follow each other in this process."""
+        return isinstance(self.launcher, BasicLauncher)
+
+    def _launch(self, jobs: Sequence[Job], first: int = 1, total: int | None = None, kind: str = "run") -> str | None:
+        """Run the jobs; returns the error that stopped the launcher, if any.
+
+        Args:
+            jobs: what to run.
+            first: number of the first of them, for the user.
+            total: how many there will have been at the end; None for these alone.
+            kind: what the user knows them as.
+
+        Raises:
+            KeyboardInterrupt: a signal ended the sweep; it says how to go on.
+        """
         assert self.launcher is not None
         assert self.config is not None
         jobs = [job for job in jobs if self._cleared(job)]
         if not jobs:
             return None
-        OmegaConf.save(self.config, Path(self.config.hydra.sweep.dir) / "multirun.yaml")
-        size = self.max_batch_size or len(jobs)
-        with progress([job.folder for job in jobs], shown=not isinstance(self.launcher, BasicLauncher)):
+        folder = Path(self.config.hydra.sweep.dir)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        # Hydra's own announcement of each run, which says less than ours.
+        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)
+        size = 1 if self.serial else self.max_batch_size or len(jobs)
+        last = total or len(jobs)
+        with progress([job.folder for job in jobs], shown=not self.serial):
             for start in range(0, len(jobs), size):
                 batch = jobs[start : start + size]
+                if self.serial:
+                    seconds = usual_seconds(self.known)
+                    left = (
+                        f", about {duration(seconds * (last - first - start + 1))} left" if seconds is not None else ""
+                    )
+                    log.info("%s %d of %d%s: %s", kind, first + start, last, left, batch[0].axes)
                 try:
-                    self.launcher.launch([job.overrides for job in batch], initial_job_idx=start)
+                    self.launcher.launch([job.overrides for job in batch], initial_job_idx=first - 1 + start)
+                    if stop.received():  # the run ended by an error that a library made of the signal
+                        raise KeyboardInterrupt
                 except Exception as error:  # a worker that was killed, a queue that refused
-                    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    if not stop.received():
+                        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    raise self._interrupted(batch, folder) from None
+                except (KeyboardInterrupt, SystemExit):
+                    raise self._interrupted(batch, folder) from None
+                ended = [run for job in batch if (run := read_run(job.folder))]
+                self.known += ended
+                if self.serial:
+                    log.info("  %s", outcome(ended[0]) if ended else "left no record")
         return None
+
+    def _interrupted(self, jobs: Sequence[Job], folder: Path) -> KeyboardInterrupt:
+        """Note it in the records of the runs whose processes ended without doing so."""
+        with stop.held():
+            interrupt_left([job.folder for job in jobs])
+        finished = sum(run["status"] == "finished" for run in runs_in(folder).values())
+        return KeyboardInterrupt(f"{finished} runs in {folder} are finished and kept, start the sweep again to go on")
 
     def _cleared(self, job: Job) -> bool:
         """Remove what this very run has left where it was killed or failed, which would mix with what it leaves now;
@@ -239,11 +306,6 @@ def _length(axis: Override) -> int:
         return max(0, math.ceil((swept.stop - swept.start) / swept.step))
     except (ArithmeticError, ValueError) as error:
         raise MirrorError(f"{axis.input_line} does not end: give it finite bounds and a step other than 0.") from error
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(math.ceil(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _begun(job: Job) -> bool:

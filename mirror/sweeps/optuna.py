@@ -104,10 +104,11 @@ class OptunaSearch(Grid):
                     drawn = [f"{key}={value}" for key, value in trial.params.items()]
                     # Optuna prunes where there is one objective.
                     pruning = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
-                    jobs.append(self._job([*fixed, *drawn, *pruning], trial.number))
+                    jobs.append(self._job([*fixed, *drawn, *pruning], trial.number, space))
                 known = runs_in(folder)
                 missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") not in STATES}
-                broken = self._launch(list(missing.values()))
+                self.known = list(known.values())
+                broken = self._launch(list(missing.values()), start + 1, self.trials, "trial")
                 if broken:
                     raise MirrorError(f"The launcher stopped ({broken}): start the search again, it goes on.")
                 ended = runs_in(folder)

@@ -94,7 +94,14 @@ def test_grid_runs_once(command: Command, runs: Runs) -> None:
     assert runs.seen(point) == [(0.02, 1), (0.02, 2), (0.04, 1), (0.04, 2)]
     folders = sorted((POOL / "temperature").glob("*/metrics.json"))
     assert len(folders) == 4
-    assert {path.parent.name for path in folders} == set(runs_in(POOL / "temperature"))
+    names = [path.parent.name for path in folders]
+    assert {name.rpartition("-")[2] for name in names} == set(runs_in(POOL / "temperature"))
+    assert names[0].startswith("temperature=0.02,seed=1-")
+    told = [line for line in result.err.splitlines() if line.startswith("run ")]
+    assert told[0] == "run 1 of 4: loss.temperature=0.02 sweep=temperature seed=1"
+    assert told[3] == "run 4 of 4, about 1 min left: loss.temperature=0.04 sweep=temperature seed=2"
+    assert result.err.count("  finished in ") == 4
+    assert "#0" not in result.err
     assert "4 of 4 runs finished" in result.err
     assert f"scripts/report.py {POOL / 'temperature'}" in result.err
 
@@ -268,6 +275,56 @@ def test_finished_run_of_others_is_never_deleted(command: Command, runs: Runs) -
     command("train", "-m", "seed=1,2", "hydra.sweep.subdir=${hydra.job.num}")
     assert_refused(command("train", "-m", "seed=3,4", "hydra.sweep.subdir=${hydra.job.num}"), "other settings")
     assert [run["seed"] for run in map(read_run, sorted((POOL / "unnamed").glob("[01]"))) if run] == [1, 2]
+
+
+@pytest.mark.parametrize("status", ["finished", "interrupted"])
+def test_folder_of_an_earlier_start_is_kept(command: Command, runs: Runs, status: str) -> None:
+    """Whether it was named after the identity alone, as in earlier versions, or after other axes."""
+    command("train", "-m", "loss.temperature=0.1,0.2")
+    pool = POOL / "unnamed"
+    for path in list(pool.glob("*/metrics.json")):
+        path.parent.rename(pool / path.parent.name.rpartition("-")[2])
+    old = sorted(path.parent for path in pool.glob("*/metrics.json"))
+    assert {path.name for path in old} == set(runs_in(pool))
+    for folder in old:
+        record = (folder / "metrics.json").read_text()
+        (folder / "metrics.json").write_text(record.replace('"finished"', f'"{status}"'))
+    runs.seen(point)
+    assert command("train", "-m", "loss.temperature=0.1,0.2", "seed=42,7").code == 0
+    repeated = [] if status == "finished" else [(0.1, 42), (0.2, 42)]
+    assert sorted(runs.seen(point)) == sorted([*repeated, (0.1, 7), (0.2, 7)])
+    assert set(old) < {path.parent for path in pool.glob("*/metrics.json")}
+    assert len(list(pool.glob("*/metrics.json"))) == 4
+
+
+def test_commands_take_such_a_folder(command: Command, runs: Runs) -> None:
+    """A comma in a value is a choice for Hydra, unless the value is a path."""
+    command("train", "-m", "seed=1,2", "loss.temperature=0.1,0.2")
+    folder = next(path.parent for path in (POOL / "unnamed").glob("*/metrics.json"))
+    assert "," in folder.name
+    result = command("train", f"data.path={folder}/metrics.json")
+    assert result.code == 0, result.err
+    assert runs.configs[-1].data.path == f"{folder}/metrics.json"
+
+
+def test_interrupted_sweep(command: Command, runs: Runs) -> None:
+    """One sentence, also where a library makes an error of its own of the signal."""
+
+    def stopped(config: TrainConfig) -> BaseException | None:
+        if config.seed == 2:
+            signal.raise_signal(signal.SIGINT)
+        return None
+
+    runs.fail = stopped
+    result = command("train", "-m", "seed=1,2,3")
+    assert result.code == 130
+    told = [line for line in result.err.splitlines() if line.startswith("interrupted")]
+    assert told == [
+        "interrupted: 1 runs in outputs/train-sweep/unnamed are finished and kept, start the sweep again to go on"
+    ]
+    assert "Traceback" not in result.err
+    states = [run["status"] for run in runs_in(POOL / "unnamed").values()]
+    assert sorted(states) == ["finished", "interrupted"]
 
 
 def test_group_is_the_sweep(command: Command, runs: Runs) -> None:

@@ -25,13 +25,12 @@ from mirror.config import (
     TrainConfig,
 )
 from mirror.config.parts import TARGET
+from mirror.config.suited import CONF_FOLDER, suited
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
 from mirror.runs.registry import identity
 
-PACKAGED_CONF = Path(__file__).parents[1] / "conf"
-CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
-"""In an installed package ``conf`` lies inside it, in a clone beside it."""
+CONF = CONF_FOLDER
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -65,6 +64,7 @@ def register_schemas() -> None:
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+    OmegaConf.register_new_resolver("suited", lambda path, key: getattr(suited(path), key), replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda choice: choice or "unnamed", replace=True)
 
 

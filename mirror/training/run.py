@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 
 from mirror.config import TrainConfig, plain
 from mirror.config.parts import build, located, part_name
+from mirror.config.suited import TUNING
 from mirror.data.module import MirrorData
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import TextTable, choose, read_texts
@@ -33,7 +35,14 @@ from mirror.runs.stop import held
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
-from mirror.training.parts import build_module, build_post, check_parts, perturbations
+from mirror.training.parts import (
+    build_module,
+    build_post,
+    check_parts,
+    perturbations,
+    taken_over,
+    tuning_settings,
+)
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.trackers import log_results, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
@@ -79,6 +88,10 @@ def train(
         if config.eval.errors:
             check_plotly()
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
+        if taken := taken_over(config):
+            record["suited"] = taken
+            own = ", ".join(f"{name}={value}" for name, value in taken.items() if name != "source")
+            log.info("as for %s: %s; set them to choose otherwise", taken["source"], own)
         if interrupted:
             interrupted.note(record)
         run = Run(config, folder, record, hardware, interrupted)
@@ -262,7 +275,8 @@ class Run:
                 config, self.table, measured.before, measured.after, self.record.content["steps"],
                 self.views.describe(), self.loss.describe(), overlaps,
             )  # fmt: skip
-            beside = {"README.md": card, AUDIT: dump_audit(overlaps)}
+            carried = json.dumps(tuning_settings(config), indent=2) + "\n"
+            beside = {"README.md": card, AUDIT: dump_audit(overlaps), TUNING: carried}
             self.encoder.cpu().save(place / ENCODER, beside, replace=self.interrupted is not None)
             cosines = measured.results.cosines
             if (before := measured.raw_column()) and TUNED in cosines:

@@ -24,6 +24,7 @@ from mirror.training.pruning import Pruning
 from mirror.training.resume import Checkpointer, InterruptedRun, interruptible
 from mirror.training.trackers import build_trackers
 from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
+from mirror.training.watch import ValidationWatch
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def fit(
     if config.select is Select.best:
         monitor = f"val/{config.eval.validation}"
         best = ModelCheckpoint(folder / BEST, monitor=monitor, mode="max", save_weights_only=True)
-        callbacks.append(best)
+        callbacks += [best, ValidationWatch(monitor)]
         if config.trial:
             callbacks.append(Pruning(config.trial, config.eval.validation))
     # Before anything is built: the weights of a head or of a loss follow the seed, and measuring before changes

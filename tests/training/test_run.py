@@ -30,7 +30,8 @@ from mirror.training.run import train
 from tests.conftest import ROOT, SENTENCES
 
 SMALL = [
-    "eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false",
+    "model=bert", "eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3",
+    "trainer=cpu", "trainer.progress=false",
     "trainer.precision=fp32",
 ]  # fmt: skip
 

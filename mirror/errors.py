@@ -9,7 +9,7 @@ class MirrorError(Exception):
 
 
 class UnavailableError(MirrorError):
-    """A test set that is neither here nor on a hub that answers; the user gave no folder that should hold it."""
+    """Data that are neither here nor on a hub that answers; the user gave no folder that should hold them."""
 
 
 class PrunedError(MirrorError):

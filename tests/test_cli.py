@@ -1,14 +1,11 @@
 """The commands as a user types them, good and bad; in this process, because the imports cost seconds."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,60 +17,8 @@ from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
 from mirror.runs.registry import hold_lock
 from mirror.training.parts import check_parts
+from tests.commands import SMALL, Command, Result, assert_refused
 from tests.conftest import ROOT, SENTENCES
-
-SMALL = ["eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false"]
-
-
-class Result(NamedTuple):
-    """What the user sees."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Runs ``scripts/<name>.py`` with arguments in an empty folder that has a file of texts."""
-    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    root = logging.getLogger()
-    kept = (list(root.handlers), root.level)
-
-    def run(name: str, *arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            getattr(mirror.cli, name)()
-        except SystemExit as end:
-            code = end.code or 0
-            if isinstance(code, str):  # as the interpreter does
-                print(code, file=sys.stderr)
-                code = 1
-        assert isinstance(code, int)
-        return Result(code, *capfd.readouterr())
-
-    yield run
-    for handler in root.handlers:
-        if handler not in kept[0]:
-            handler.close()
-    root.handlers[:], root.level = kept  # Hydra sets up the logging of the process
-
-
-def assert_refused(result: Result, *reasons: str) -> None:
-    """One sentence that names what is wrong, and nothing else that looks like a crash."""
-    assert result.code != 0
-    assert "Traceback" not in result.err + result.out
-    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.err
-    for reason in reasons:
-        assert reason in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -583,3 +528,66 @@ def test_version_is_mirrors(command: Command) -> None:
 def test_encode_by_the_name_of_a_model(command: Command, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("one\ntwo\n", encoding="utf-8")
     assert command("encode", "encoder=mini", f"input={tmp_path}/texts.txt", f"output={tmp_path}/v.npy").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reasons"),
+    [
+        ("train", ["batch.workers=999"], ["batch.workers=999", "from 0 to 128"]),
+        ("train", ["trainer.nodes=2"], ["trainer.nodes=2 needs a process for each device"]),
+        ("train", ["logger.tags=['']"], ["logger.tags holds ''"]),
+        ("train", ["logger.project=a/b"], ["logger.project=a/b"]),
+        ("train", ["data.split=test"], ["data.split=test is for data sets of the hub"]),
+        ("train", ["data.name=x"], ["data.name=x is for data sets of the hub"]),
+        ("train", ["select=best", "eval.validation=nosuch"], ["eval.validation=nosuch", "no set"]),
+        ("train", ["select=best"], ["eval.validation=stsb-dev", "or leave out select=best"]),
+        ("train", ["eval.dictionary=/nope"], ["eval.dictionary=/nope is no file"]),
+        ("pretrain", ["model.layers=1000000"], ["model.layers=1000000", "from 1 to 1000"]),
+        ("pretrain", ["model.hidden=100000000"], ["model.hidden=100000000", "from 1 to"]),
+        ("pretrain", ["model.layers=1000", "model.hidden=65536"], ["billion weights", "lower them"]),
+        ("train", ["seed=range(0,1000000000)", "-m"], ["1,000,000,000 runs", "max_runs="]),
+        ("train", ["optim.lr=interval(1e-3,1e-5)", "-m"], ["optim.lr=interval(1e-3,1e-5)", "sweep=optuna"]),
+        ("train", ["seed=1,2", "hydra.sweeper.max_batch_size=-1", "-m"], ["hydra.sweeper.max_batch_size=-1"]),
+        ("train", ["sweep=optuna", "hydra.sweeper.trials=abc", "-m"], ["hydra.sweeper.trials=abc"]),
+        ("train", ["sweep=optuna", "hydra.sweeper.time=maybe", "-m"], ["hydra.sweeper.time=maybe"]),
+        ("train", ["sweep=optuna", "optim.lr=interval(1e-4,inf)", "-m"], ["optim.lr=interval(1e-4,inf)", "finite"]),
+        ("train", ["sweep=optuna", "optim.lr=interval(1e-3,1e-5)", "-m"], ["optim.lr=interval(1e-3,1e-5)"]),
+    ],
+)  # fmt: skip
+def test_sizes_and_searches_that_cannot_be_meant(
+    command: Command, tiny_bert: Path, name: str, arguments: list[str], reasons: list[str]
+) -> None:
+    model = [f"model.path={tiny_bert}", "eval=none"] if name == "train" else []
+    assert_refused(command(name, *model, "data.path=texts.txt", *arguments), *reasons)
+
+
+def test_damaged_search_is_named(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "search.db").write_text("no database")
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "hydra.sweep.dir=mine"]
+    assert_refused(command("train", "-m", "sweep=optuna", *arguments), "search.db cannot be read", "move it away")
+    assert (tmp_path / "mine" / "search.db").read_text() == "no database"
+
+
+def test_padded_mean_needs_a_width(command: Command, tiny_bert: Path) -> None:
+    arguments = [f"encoder={tiny_bert}", "input=texts.txt", "output=vectors.npy", "pooling=mean_padded"]
+    assert_refused(command("encode", *arguments), "pooling=mean_padded", "depend on its neighbours")
+
+
+def test_folder_of_a_run_is_not_its_encoder(command: Command, encoder: Path) -> None:
+    arguments = [f"encoder={encoder.parent}", "input=texts.txt", "output=vectors.npy"]
+    assert_refused(command("encode", *arguments), f"did you mean encoder={encoder.parent}/encoder?")
+
+
+def test_utf_16_is_named_with_its_conversion(command: Command, encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide.txt").write_text("\n".join(SENTENCES), encoding="utf-16")
+    told = "iconv -f utf16 -t utf8"
+    assert_refused(command("train", f"model.path={encoder}", "data.path=wide.txt", *SMALL), "data.path=wide.txt", told)
+    assert_refused(command("encode", f"encoder={encoder}", "input=wide.txt", "output=v.npy"), "input=wide.txt", told)
+
+
+def test_warm_up_longer_than_the_run_is_told(command: Command, tiny_bert: Path) -> None:
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "schedule.warmup_steps=1000"]
+    result = command("train", *arguments)
+    assert result.code == 0
+    assert "schedule.warmup_steps=1000 is not less than the 3 steps" in result.err

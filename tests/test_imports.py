@@ -84,6 +84,19 @@ def test_no_module_reaches_itself() -> None:
     assert [module for module in FILES if module != "mirror" and module in reached(module, set())] == []
 
 
+def test_no_test_imports_from_another_test() -> None:
+    """What several need is in ``tests/helpers.py`` or beside them, and fixtures are in ``tests/conftest.py``."""
+    found = [
+        f"{path.relative_to(ROOT)}: {node.module}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for name in (node.module or "", *(alias.name for alias in node.names))
+        if name.split(".")[-1].startswith("test_")
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("module", FILES)
 def test_module_says_what_it_is_for(module: str) -> None:
     assert ast.get_docstring(ast.parse(FILES[module].read_text(encoding="utf-8")))

@@ -28,6 +28,10 @@ def train() -> None:
 
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
+        chosen = {str(group): str(option) for group, option in hydra_config.runtime.choices.items() if option}
+        config.logger.choices = config.logger.choices or {
+            group: option for group, option in chosen.items() if not group.startswith("hydra/")
+        }
         if hydra_config.mode is not RunMode.MULTIRUN:
             train(config, folder, started=started)
             return

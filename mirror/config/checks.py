@@ -1,4 +1,4 @@
-"""Ranges of settings, and the sentence for a value outside."""
+"""Ranges of settings, and the error for a value outside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,5 +27,5 @@ def limit(setting: str, tokens: int | None) -> None:
 
 
 def rate(setting: str, value: float) -> None:
-    """A share that may be nothing, but not everything."""
+    """A share of at least 0 and below 1."""
     check(0.0 <= value < 1.0, setting, value, "at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""The values of settings that are one of a few words."""
+"""Settings that take one of a few words."""
 
 from enum import Enum
 
@@ -37,6 +37,27 @@ class SpanUnit(Enum):
     character = "character"
     token = "token"
     word = "word"
+
+
+class EmbeddingChange(Enum):
+    """What ConSERT changes of a view's embeddings (Yan et al. 2021)."""
+
+    none = "none"
+    feature = "feature"
+    """Some features of all its tokens are 0."""
+    token = "token"
+    """All features of some of its tokens are 0."""
+    shuffle = "shuffle"
+    """Its tokens have each other's positions."""
+
+
+class Positive(Enum):
+    """Where the second span of a document lies (DeCLUTR, Giorgi et al. 2021)."""
+
+    any = "any"
+    """It touches the first one: adjacent, overlapping or within it."""
+    adjacent = "adjacent"
+    subsumed = "subsumed"
 
 
 class Sample(Enum):
@@ -89,6 +110,26 @@ class Start(Enum):
     """Word vectors counted and factorised from the text, and sinusoids for the positions."""
 
 
+class RankLoss(Enum):
+    """How a student learns to rank a list as its teacher does."""
+
+    listmle = "listmle"
+    """The probability of the teacher's whole order."""
+    listnet = "listnet"
+    """The probabilities of being first."""
+
+
+class Match(Enum):
+    """What of a teacher's vectors a student learns."""
+
+    cosine = "cosine"
+    """Their directions."""
+    mse = "mse"
+    """The vectors themselves."""
+    similarity = "similarity"
+    """The cosines between the texts of a batch; their sizes may differ."""
+
+
 class Accelerator(Enum):
     """Where training runs."""
 
@@ -103,7 +144,7 @@ class Strategy(Enum):
     auto = "auto"
     ddp = "ddp"
     fsdp = "fsdp"
-    """The devices share the weights out among themselves (FSDP2): for models that one device cannot hold."""
+    """The weights are sharded across the devices (FSDP2), for models that do not fit on one."""
 
 
 class Precision(Enum):

@@ -16,7 +16,7 @@ class EvaluateConfig:
     encoder: Any = "???"
     """Saved encoder, hub name or local folder; or several in brackets, ``[one,another]``."""
     pooling: Pooling | None = None
-    """For models that were saved without one; null shows them by each of ``eval.raw``."""
+    """For models saved without a pooling; null measures them with each of ``eval.raw``."""
     max_tokens: int | None = None
     accelerator: Accelerator = Accelerator.auto
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -80,7 +80,7 @@ class ReportConfig:
     output: str | None = None
     """Folder of the report; null is ``report`` in the first of ``runs``."""
     title: str | None = None
-    """Null is the folders' names."""
+    """Title of the report; null is the names of the folders."""
     baseline: str | None = None
     """The row that the others are tested against, by its settings: ``loss.temperature=0.04,aug=none``."""
     watch: bool = False
@@ -88,7 +88,7 @@ class ReportConfig:
     every: int = 10
     """Seconds between two reports of ``watch``."""
     wandb: str | None = None
-    """Also make a workspace in W&B that compares the runs: the user or team in whose account they lie."""
+    """Also make a workspace in W&B that compares the runs: the user or team whose account holds them."""
 
     def __post_init__(self) -> None:
         if not self.runs:

@@ -1,4 +1,4 @@
-"""From the command line and the YAML files under ``conf/`` to settings; what Hydra refuses becomes one sentence."""
+"""From the command line and the YAML files under ``conf/`` to settings; Hydra's errors become one sentence."""
 
 import dataclasses
 import difflib
@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mirror.config import (
     EncodeConfig,
@@ -25,12 +25,12 @@ from mirror.config import (
     TrainConfig,
 )
 from mirror.config.parts import TARGET
-from mirror.config.suited import CONF_FOLDER, suited
+from mirror.config.suited import CONF as CONF
+from mirror.config.suited import suited
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
 from mirror.runs.registry import identity
 
-CONF = CONF_FOLDER
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -41,7 +41,7 @@ SCHEMAS = {
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
-"""Groups whose options stand for a number, with the setting that takes any number."""
+"""Groups whose options stand for a number, with the setting that takes any other number."""
 MOVED = {
     "optim=linear": "schedule=linear",
     "optim.schedule": "schedule=, as in schedule=linear",
@@ -49,11 +49,11 @@ MOVED = {
     "sweep=search": "sweep=optuna",
     "data.builtin": "data=words or data=pydocs",
 }
-"""What used to be written otherwise."""
-PARTS = ("aug", "perturb", "loss", "head", "post", "optim", "schedule")
+"""Former spellings, with what to write now."""
+PARTS = ("aug", "perturb", "loss", "auxiliary", "head", "post", "optim", "schedule")
 """Sections that are parts; the files of their groups list their settings."""
 FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
-"""What may differ between a run and its continuation."""
+"""Settings that may differ between a run and its continuation."""
 # Hydra raises a plain ValueError where a group is given a number.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
@@ -69,7 +69,7 @@ def register_schemas() -> None:
 
 
 def run_id(config: DictConfig) -> str:
-    """The identity of a composed configuration, by which a sweep knows its runs; its ranges need not be right."""
+    """The identity of a composed configuration, by which a sweep recognises its runs; ranges are not checked."""
     # Without the node hydra, which holds the folder that is named after this.
     values: Any = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True, enum_to_str=True
@@ -136,8 +136,8 @@ def _strays(section: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def named_model(name: str) -> str | None:
-    """What a file of the group ``model`` stands for, such as ``mini``; None where there is none, or a path of that
-    name."""
+    """The model path in a file of the group ``model``, such as ``mini``; None if there is no such file, or if a path of
+    that name exists."""
     file = CONF / "model" / f"{name}.yaml"
     if not re.fullmatch(r"\w+", name) or Path(name).exists() or not file.is_file():
         return None
@@ -184,30 +184,26 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
             options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
             number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
             return f"{override} is no option: choose {group}={options}{number}."
-        if re.match(r"\+[^+]", override) and "An item is already at" in str(error):
+        # Hydra's own advice in these two cases, to add or leave out a +, leads to the next error.
+        if (CONF / group).is_dir() and f"Could not override '{group}'" in str(error):
+            return f"{group} is a group of another command than scripts/{name}.py: leave it out."
+        if f"An item is already at '{group.removeprefix('+')}'" in str(error):
             return f"{override} is set already: write it without the +."
-    # Hydra's own advice, to append what it does not know, leads to the next error.
-    if unmatched := re.match(r"Could not override '(\w+)'", str(error)):
-        if (CONF / unmatched[1]).is_dir():
-            return f"{unmatched[1]} is a group of another command than scripts/{name}.py: leave it out."
-        return _unknown(unmatched[1], name)
-    reasons: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        key = getattr(cause, "full_key", None)
-        if key and re.search(r"Key '.*' (not in|is not in struct)", str(cause)):
-            return _unknown(key, name)
-        told, _, _ = str(cause).partition("Config search path:")
-        within = re.search(r"full_key: (\S+)", told)
-        lines = [line.strip() for line in told.splitlines()]
-        text = " ".join(
-            line for line in lines if line and not re.match(r"(full_key|object_type|reference_type)[:=]", line)
-        )
-        where = key or (within and within[1])
-        if text and not any(text in reason for reason in reasons):
-            reasons.append(f"{where}: {text}" if where and where not in text else text)
-        cause = cause.__cause__
-    return ": ".join(reasons)
+    # What OmegaConf refuses while Hydra composes is the context of Hydra's error, and alone knows the key.
+    inner = error if isinstance(error, OmegaConfBaseException) else error.__context__
+    key = inner.full_key if isinstance(inner, OmegaConfBaseException) else None
+    if key and isinstance(inner, ConfigAttributeError | ConfigKeyError):
+        return _unknown(key, name)
+    texts: list[str] = []
+    for cause in (error, inner) if key else (error,):
+        # Hydra appends its search path, OmegaConf the full key and its types.
+        text, _, _ = str(cause).partition("Config search path:")[0].partition("\n    full_key:")
+        text = " ".join(text.split())
+        if not any(text in other for other in texts):
+            texts.append(text)
+    if key and not any(key in text for text in texts):
+        texts.insert(-1, key)
+    return ": ".join(texts)
 
 
 def _unknown(key: str, name: str) -> str:

@@ -35,7 +35,7 @@ def build(section: Mapping[str, Any], setting: str, contract: type[T], **given: 
         section: ``_target_`` and the part's settings.
         setting: the name of the section, such as ``loss``, for error messages.
         contract: the class that the part must be of; ``object`` is any.
-        given: what the run hands in; only what the signature names is passed on.
+        given: arguments from the run; only those that the signature names are passed on.
 
     Raises:
         MirrorError: the target cannot be imported, its signature does not take the settings, or it makes something
@@ -43,7 +43,7 @@ def build(section: Mapping[str, Any], setting: str, contract: type[T], **given: 
     """
     target, arguments = _checked(section, setting, given)
 
-    if isinstance(target, type) and not issubclass(target, contract):  # before anything of it runs
+    if isinstance(target, type) and not issubclass(target, contract):  # before any of its code runs
         raise _unfit(section, setting, target, contract)
     parameters = inspect.signature(target).parameters
     part = target(**arguments, **{name: value for name, value in given.items() if name in parameters})
@@ -60,7 +60,7 @@ def _unfit(section: Mapping[str, Any], setting: str, kind: type, contract: type)
 
 
 def check_part(section: Mapping[str, Any], setting: str, *given: str) -> None:
-    """Check a section against the part's signature without building it; ``given`` are the names that the run hands in.
+    """Check a section against the part's signature without building it; ``given`` names the run's own arguments.
 
     Raises:
         MirrorError: the target cannot be imported, or its signature does not take the settings.
@@ -147,7 +147,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _converted(value: Any, hint: Any, setting: str) -> Any:
-    """A value as its type hint has it, by OmegaConf's rules, as mirror's other settings are; ``Rule``s are checked.
+    """A value converted to its type hint by OmegaConf's rules, like mirror's other settings; ``Rule``s are checked.
 
     Raises:
         MirrorError: it does not fit.

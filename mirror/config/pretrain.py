@@ -5,7 +5,7 @@ from typing import Any
 
 from mirror.config.checks import check, rate
 from mirror.config.choices import MaskUnit, Start, Strategy, TokenizerKind
-from mirror.config.train import DataConfig, LoggerConfig, TrainerConfig
+from mirror.config.train import MAX_WORKERS, DataConfig, LoggerConfig, TrainerConfig
 from mirror.errors import MirrorError
 
 
@@ -14,7 +14,7 @@ class ArchitectureConfig:
     """The model to pre-train: a new one of these sizes, or one to continue from."""
 
     path: str | None = None
-    """Hub name or local folder of a masked language model to continue from; its sizes stand, and its tokenizer."""
+    """Hub name or local folder of a masked language model to continue from, with its sizes and its tokenizer."""
     layers: int = 4
     hidden: int = 256
     heads: int = 4
@@ -22,19 +22,24 @@ class ArchitectureConfig:
     positions: int = 512
     """Longest text that the model will take, in tokens."""
     dropout: float = 0.0
-    """While pre-training; the saved model has the usual 0.1, which mirror tuning sets anew."""
+    """Used in pre-training; the saved model has the usual 0.1, and mirror tuning sets its own."""
     start: Start = Start.ppmi
     learning_rate: float = 1e-3
     """The peak rate that suits this size; ``optim.lr`` follows it."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "heads", "intermediate"):
-            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        check(self.positions >= 8, "model.positions", self.positions, "at least 8")
+        for name, most in {"layers": 1000, "hidden": 2**16, "heads": 2**10, "intermediate": 2**18}.items():
+            check(1 <= getattr(self, name) <= most, f"model.{name}", getattr(self, name), f"from 1 to {most}")
+        check(8 <= self.positions <= 2**20, "model.positions", self.positions, f"from 8 to {2**20}")
         if self.hidden % self.heads:
-            raise MirrorError(f"model.hidden={self.hidden} cannot be shared out among model.heads={self.heads}.")
+            raise MirrorError(f"model.hidden={self.hidden} cannot be divided among model.heads={self.heads}.")
         check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         rate("model.dropout", self.dropout)
+
+    def weights(self, vocabulary: int) -> int:
+        """About so many numbers make a new model: its matrices, with the embeddings of the vocabulary and positions."""
+        layer = 4 * self.hidden**2 + 2 * self.hidden * self.intermediate
+        return self.layers * layer + (vocabulary + self.positions) * self.hidden
 
 
 @dataclass
@@ -44,7 +49,7 @@ class TokenizerConfig:
     path: str | None = None
     """Hub name or local folder of a tokenizer; null learns one, or takes that of ``model.path``."""
     kind: TokenizerKind = TokenizerKind.wordpiece
-    """Of a learnt tokenizer, and of the architecture of a new model."""
+    """Kind of a learnt tokenizer, and architecture of a new model."""
     vocab_size: int = 8192
     """Of a learnt tokenizer."""
     lowercase: bool = True
@@ -59,12 +64,12 @@ class MaskingConfig:
     """Dynamic masking: other tokens each time a text is seen (Devlin et al. 2019, section 3.1; Liu et al. 2019)."""
 
     share: float = 0.15
-    """Of the tokens, to be guessed."""
+    """Share of the tokens that the model must predict."""
     unit: MaskUnit = MaskUnit.token
     masked: float = 0.8
-    """Of the tokens to be guessed, shown as the mask token."""
+    """Share of these tokens that are shown as the mask token."""
     random: float = 0.1
-    """Of the tokens to be guessed, shown as a random token; the rest is shown as it is."""
+    """Share of these tokens that are shown as a random token; the rest is shown unchanged."""
 
     def __post_init__(self) -> None:
         check(0 < self.share < 1, "masking.share", self.share, "above 0 and below 1")
@@ -85,16 +90,16 @@ class PretrainBatchConfig:
     def __post_init__(self) -> None:
         check(8 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 8 to 8192")
         check(self.tokens >= self.max_tokens, "batch.tokens", self.tokens, "at least batch.max_tokens")
-        check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+        check(0 <= self.workers <= MAX_WORKERS, "batch.workers", self.workers, f"from 0 to {MAX_WORKERS}")
 
 
 @dataclass
 class HeldOutConfig:
-    """The texts that the model is measured on while it learns."""
+    """Held-out texts on which the model is measured during training."""
 
     texts: int = 500
     every: int = 500
-    """Steps between two looks at them."""
+    """Steps between two measurements."""
 
     def __post_init__(self) -> None:
         check(self.texts >= 0, "held_out.texts", self.texts, "0 (off) or more")
@@ -109,8 +114,8 @@ class PretrainConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     bag_of_words: float = 0.0
-    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 serves a model
-    that is to be mirror-tuned; 0 is masked language modelling alone."""
+    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
+    that will be mirror-tuned; 0 is masked language modelling alone."""
     data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
     batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)

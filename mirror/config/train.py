@@ -1,7 +1,7 @@
 """Settings of a training run, ``scripts/train.py``: names, types, defaults and ranges.
 
-The sections ``aug``, ``loss``, ``head``, ``optim``, ``post``, ``schedule`` and ``perturb`` are parts: see
-``mirror.config.parts``.
+The sections ``aug``, ``loss``, ``auxiliary``, ``head``, ``optim``, ``post``, ``schedule`` and ``perturb`` are parts:
+see ``mirror.config.parts``.
 """
 
 import os
@@ -15,6 +15,14 @@ from mirror.errors import MirrorError
 
 RATES = {"dropout": 0.1, "drophead": 0.0}
 """Of ``aug``, what perturbs the network: shares of units, and of attention heads (Zhou et al. 2020)."""
+
+
+MAX_WORKERS = 128
+"""Processes that prepare batches; more only wait for each other."""
+
+
+LONGEST_TAG, NOT_IN_PROJECTS = 64, "/\\#?%:"
+"""What W&B takes as a tag, and not in the name of a project."""
 
 
 def named_pooling(setting: str, name: object) -> str:
@@ -70,7 +78,7 @@ class DataConfig:
     column: str | None = None
     """Column that holds the texts; null is the only text column, or one called text or sentence."""
     pair_column: str | None = None
-    """Column with a given positive for each text, in place of the text itself."""
+    """Column with a given positive for each text, instead of the text itself."""
     pair_separator: str | None = None
     """Splits a line into a text and its given positive, as the authors' ``a||b`` files."""
     language: str = "en"
@@ -120,7 +128,7 @@ class BatchConfig:
         check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
         check(self.micro is None or self.micro >= 1, "batch.micro", self.micro, "at least 1, or null")
         check(3 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 3 to 8192")
-        check(self.workers >= 0, "batch.workers", self.workers, "0 or more")
+        check(0 <= self.workers <= MAX_WORKERS, "batch.workers", self.workers, f"from 0 to {MAX_WORKERS}")
 
 
 @dataclass
@@ -148,12 +156,13 @@ class TrainerConfig:
         if self.gradient_clip is not None:
             check(self.gradient_clip > 0, "trainer.gradient_clip", self.gradient_clip, "above 0, or null")
         if self.devices * self.nodes > 1 and self.strategy is Strategy.auto:
-            raise MirrorError(f"trainer.devices={self.devices} needs one process each: add trainer=ddp.")
+            several = f"nodes={self.nodes}" if self.nodes > 1 else f"devices={self.devices}"
+            raise MirrorError(f"trainer.{several} needs a process for each device: add trainer=ddp.")
 
 
 @dataclass
 class LoggerConfig:
-    """Trackers beside the CSV curve, which is always written."""
+    """Trackers besides the CSV curve, which is always written."""
 
     trackers: list[Tracker] = field(default_factory=lambda: [Tracker.csv])
     project: str = "mirror"
@@ -161,7 +170,21 @@ class LoggerConfig:
     group: str | None = None
     """Null is the sweep that the run belongs to."""
     job_type: str = "train"
+    name: str | None = None
+    """Null is the name of the run's folder."""
     tags: list[str] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+    """By group, the option that the command line composed, so that runs can be grouped by it; set by itself."""
+
+    def __post_init__(self) -> None:
+        wrong = [tag for tag in self.tags if not 1 <= len(tag.strip()) <= LONGEST_TAG]
+        if wrong:
+            raise MirrorError(f"logger.tags holds {wrong[0]!r:.80}: a tag has from 1 to {LONGEST_TAG} characters.")
+        if not self.project.strip() or set(self.project) & set(NOT_IN_PROJECTS):
+            raise MirrorError(
+                f"logger.project={self.project} is no name of a project: it must not be empty, nor hold any of "
+                f"{' '.join(NOT_IN_PROJECTS)}."
+            )
 
 
 @dataclass
@@ -179,10 +202,12 @@ class EvalConfig:
     """Poolings of the untouched model that the tuned encoder is compared with; its own is one more."""
     validation: str = "stsb-dev"
     """The set that ``select=best`` watches."""
+    curve: str | None = None
+    """A set whose score is followed while training; ``select=best`` follows ``validation``."""
     every: int = 10
-    """Steps between two looks at the validation set."""
+    """Steps between two scores of the set that is followed; it is scored after the last step too."""
     dictionary: str | None = None
-    """Concepts with their names, for files of mentions; null is the one beside them."""
+    """Concepts with their names, for files of mentions; null is the one in the same folder."""
     resamples: int = 1000
     """Bootstrap resamples for intervals and tests; 0 is none."""
     kinds: list[str] = field(default_factory=list)
@@ -226,6 +251,8 @@ class TrainConfig:
     """A further perturbation of the network; see ``mirror.encoder.perturb``."""
     loss: Any = field(default_factory=dict)
     """See ``mirror.losses.infonce``."""
+    auxiliary: Any = None
+    """A second loss beside it; see ``mirror.losses.auxiliary``."""
     head: Any = None
     """A projection head that the loss sees the vectors through; see ``mirror.losses.heads``."""
     post: Any = None
@@ -247,13 +274,18 @@ class TrainConfig:
     seed: int = 42
     seeds: int = 1
     """Train and measure with so many seeds, from ``seed`` on; the texts are sampled once."""
-    # Of a sweep alone.
+    # Only for sweeps.
     retry_failed: bool = False
     """Run those again that failed."""
     max_runs: int = 1000
-    """A larger sweep is taken for a mistake."""
+    """A larger sweep is refused as a likely mistake."""
     trial: str | None = None
     """Set by a search: ``<storage>#<study>#<number>`` of the trial that the run reports its validation scores to."""
+
+    @property
+    def validated(self) -> str | None:
+        """The set that is scored while training."""
+        return self.eval.validation if self.select is Select.best else self.eval.curve
 
     @property
     def views(self) -> dict[str, Any]:
@@ -286,14 +318,21 @@ class TrainConfig:
             raise MirrorError(f"batch.size={self.batch.size} is less than the {devices} devices: each needs a text.")
         if self.model.pooling == Pooling.mean_padded.value and not self.batch.pad_to_max:
             raise MirrorError("model.pooling=mean_padded averages padding: it needs batch.pad_to_max=true.")
-        if self.trainer.max_epochs == 0 and (self.select is Select.best or self.trainer.max_steps or self.resume):
+        if self.trainer.max_epochs == 0 and (self.validated or self.trainer.max_steps or self.resume):
             raise MirrorError(
-                "trainer.max_epochs=0 trains nothing: leave out select=best, trainer.max_steps and resume=, or set at "
-                "least one epoch."
+                "trainer.max_epochs=0 trains nothing: leave out select=best, eval.curve, trainer.max_steps and "
+                "resume=, or set at least one epoch."
             )
         if self.select is Select.best and not self.eval.validation:
             raise MirrorError("select=best needs eval.validation, the set to watch.")
-        if self.select is Select.best and self.trainer.strategy is Strategy.fsdp:
-            raise MirrorError("select=best looks at the encoder in between, not with trainer=fsdp: use trainer=ddp.")
+        if self.select is Select.best and self.eval.curve not in (None, self.eval.validation):
+            raise MirrorError(
+                f"select=best follows eval.validation={self.eval.validation}: leave out eval.curve={self.eval.curve}, "
+                "or choose the same set."
+            )
+        if self.validated and self.trainer.strategy is Strategy.fsdp:
+            raise MirrorError(
+                "select=best and eval.curve score the encoder in between, not with trainer=fsdp: use trainer=ddp."
+            )
         if self.eval.mteb:
             raise MirrorError("eval.mteb is for scripts/evaluate.py: leave it out, and evaluate the encoder after.")

@@ -76,6 +76,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         views: makes the views of each text.
         batch: sizes; ``batch.size`` counts the texts of all devices together.
         seed: of the order and of what the views draw.
+        template: what the encoder puts texts into; None is nothing.
         apart: lay each view into rows of its own, for a loss with two encoders.
         rank: this device; it makes every ``world``-th pair of each batch.
         world: number of devices.
@@ -89,6 +90,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
         batch: BatchConfig,
         seed: int,
         *,
+        template: str | None = None,
         apart: bool = False,
         rank: int = 0,
         world: int = 1,
@@ -96,14 +98,16 @@ class MirroredPairs(Dataset[MirroredBatch]):
         self.pairs, self.layout, self.views, self.batch = pairs, layout, views, batch
         self.seed, self.apart, self.rank, self.world = seed, apart, rank, world
         look(views, pairs)
+        self.templates: list[str | None] = [*views.templates] or [template] * views.count
         self.tokens: Tokens | None = None
         self.max_tokens = longest = batch.max_tokens
-        if not isinstance(pairs, LongPairs):
+        if not isinstance(pairs, LongPairs) and len({*self.templates}) == 1:
             # Each text is tokenised once for the whole run; only views that differ from it are tokenised as they are
             # made.
             self.numbers = _number(pairs)
-            key = (layout.name, layout.max_tokens, batch.max_tokens, fingerprint(self.numbers))
-            tokens = shared("tokens", key, lambda: layout.tokenize(list(self.numbers), batch.max_tokens))
+            (template,) = {*self.templates}
+            key = (layout.name, layout.max_tokens, batch.max_tokens, template, fingerprint(self.numbers))
+            tokens = shared("tokens", key, lambda: layout.tokenize(list(self.numbers), batch.max_tokens, template))
             self.tokens = tokens
             longest = row_width(max(len(ids) for ids in tokens["input_ids"]))
             self.max_tokens = min(batch.max_tokens, longest)
@@ -165,20 +169,28 @@ class MirroredPairs(Dataset[MirroredBatch]):
         whole = [text for side in texts for text in side]
         changed = [i for i, (view, text) in enumerate(zip(views, whole, strict=True)) if view != text]
         if self.tokens is None:
-            tokens = self.layout.tokenize(views, self.max_tokens)
+            tokens = self.tokenize(strings)
         else:
             tokens = self._tokens(self.tokens, text_ids.flatten().tolist(), views, changed)
         tokens, placed = self.place(tokens, key, len(strings))
-        if self.apart:
-            size = len(strings[0])
-            sides = [select(tokens, range(start, start + size)) for start in range(0, len(views), size)]
-        else:
-            sides = [tokens]
+        size = len(strings[0]) if self.apart else len(views)
         return MirroredBatch(
-            sides=[self._parts(side, len(pairs)) for side in sides],
+            sides=[
+                self._parts(tokens, range(start, start + size), len(pairs), len(strings[0]))
+                for start in range(0, len(views), size)
+            ],
             text_ids=text_ids,
             strings=strings,
             changed=len({*changed, *placed}),
+        )
+
+    def tokenize(self, strings: Sequence[Sequence[str]]) -> Tokens:
+        """The tokens of some views, one view after the other, each in its template."""
+        return join(
+            *(
+                self.layout.tokenize(side, self.max_tokens, template)
+                for side, template in zip(strings, self.templates[: len(strings)], strict=True)
+            )
         )
 
     def place(self, tokens: Tokens, key: BatchKey, views: int) -> tuple[Tokens, list[int]]:
@@ -211,20 +223,33 @@ class MirroredPairs(Dataset[MirroredBatch]):
         whole = select(ready, numbers)
         if not changed:
             return whole
-        drawn = self.layout.tokenize([views[i] for i in changed], self.max_tokens)
+        drawn = self.layout.tokenize([views[i] for i in changed], self.max_tokens, self.templates[0])
         place = list(range(len(numbers)))
         for k, i in enumerate(changed):
             place[i] = len(numbers) + k
         return select(join(whole, drawn), place)
 
-    def _parts(self, tokens: Tokens, texts: int) -> Parts:
+    def blocks(self, tokens: Tokens, chosen: range, each: int) -> list[TokenBlock]:
+        """Lay a run of views into rows.
+
+        Args:
+            tokens: of all views, one view after the other.
+            chosen: those to be laid.
+            each: texts of each view.
+        """
+        blocks = self.layout.blocks(select(tokens, chosen))
+        for block in blocks:
+            block.views = (chosen.start + block.texts) // each
+        return blocks
+
+    def _parts(self, tokens: Tokens, chosen: range, texts: int, each: int) -> Parts:
         """Rows in parts of at most ``batch.micro`` texts of each view; as many on every device, since devices that
-        share the weights out go through the model together. ``texts`` are those of the whole batch."""
+        share the weights out go through the model together. ``texts`` are those of the whole batch, ``each`` this
+        device's."""
         largest = -(-texts // self.world)
         count = -(-largest // (self.batch.micro or largest))
-        size = len(tokens["input_ids"])
-        cuts = [size * i // count for i in range(count + 1)]
-        return [self.layout.blocks(select(tokens, range(*ends))) for ends in pairwise(cuts)]
+        cuts = [chosen.start + len(chosen) * i // count for i in range(count + 1)]
+        return [self.blocks(tokens, range(*ends), each) for ends in pairwise(cuts)]
 
 
 def _number(pairs: Sequence[Pair]) -> dict[str, int]:

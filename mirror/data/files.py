@@ -1,5 +1,6 @@
 """Files and data sets of the hub as rows of texts."""
 
+import codecs
 import errno
 import glob
 import hashlib
@@ -25,6 +26,8 @@ READERS = {
 """Which builder of ``datasets`` reads a file; any other suffix is plain text."""
 
 
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""How a file in UTF-16 begins."""
 USUAL_COLUMNS = ("text", "sentence")
 """Taken without being asked for where a table has several columns of text."""
 
@@ -61,12 +64,19 @@ def read_lines(path: str, setting: str) -> list[str]:
     except OSError as error:
         raise MirrorError(f"{setting}={path} cannot be read ({error.strerror}): give a text file.") from error
     except UnicodeDecodeError as error:
-        raise MirrorError(f"{setting}={path} is not UTF-8 (byte {error.start}): convert it.") from error
+        raise MirrorError(f"{setting}={path} is not UTF-8 (byte {error.start}): {_conversion(file_path)}.") from error
     if not lines:
         raise MirrorError(f"{setting}={path} is empty: give a file with one text a line.")
     if any("\0" in line for line in lines):
         raise MirrorError(f"{setting}={path} is not a text file (it holds a zero byte): give one text a line.")
     return lines
+
+
+def _conversion(path: Path) -> str:
+    """The remedy for a file in another encoding."""
+    with path.open("rb") as file:
+        known = "utf16" if file.read(2) in UTF16 else "latin1"
+    return f"convert it, for example with iconv -f {known} -t utf8"
 
 
 def is_file_name(path: str) -> bool:
@@ -86,6 +96,9 @@ def file_rows(config: DataConfig) -> Rows:
     if not os.path.exists(path):
         raise MirrorError(f"{named} does not exist: give a text file or a hub data set.")
     regular_file(path, named)
+    if config.name is not None or config.split != DataConfig.split:
+        ignored = f"split={config.split}" if config.name is None else f"name={config.name}"
+        raise MirrorError(f"data.{ignored} is for data sets of the hub, and {named} is a file: leave it out.")
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in OPENERS]
     suffix = suffixes[-1] if suffixes and suffixes[-1] in READERS else ".txt"
     builder = READERS[suffix]
@@ -187,6 +200,8 @@ def _check_utf8(opened: Callable[..., Any], path: Path, named: str) -> None:
     line = 0
     with _reading(named), opened(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
+            if line == 1 and raw.startswith(UTF16):
+                raise MirrorError(f"{named} is UTF-16, not UTF-8: {_conversion(path)}.")
             if b"\0" in raw:
                 raise MirrorError(
                     f"{named} is not a text file (line {line} holds a zero byte): give txt, csv, tsv, jsonl or parquet."
@@ -194,9 +209,7 @@ def _check_utf8(opened: Callable[..., Any], path: Path, named: str) -> None:
             try:
                 raw.decode("utf-8")
             except UnicodeDecodeError:
-                raise MirrorError(
-                    f"{named} is not UTF-8 in line {line}: convert it, for example with iconv -f latin1 -t utf8."
-                ) from None
+                raise MirrorError(f"{named} is not UTF-8 in line {line}: {_conversion(path)}.") from None
     if line == 0:
         raise MirrorError(f"{named} is empty: give a file with at least two texts.")
 
@@ -207,17 +220,9 @@ def hub_rows(config: DataConfig) -> Rows:
     Raises:
         MirrorError: there is no such data set, or the hub cannot be reached.
     """
-    import datasets
-
-    reachable = hub.go_offline_unless_reachable()
-    try:
-        table = datasets.load_dataset(config.path, config.name, split=config.split)
-    except Exception as error:
-        if not reachable:
-            raise MirrorError(
-                f"data.path={config.path} is no local file, and the hub cannot be reached: give a local file."
-            ) from error
-        raise MirrorError(f"data.path={config.path}: {' '.join(str(error).split())[:300]}") from error
+    assert config.path is not None
+    what = f"data.path={config.path}"
+    table = hub.load_dataset(config.path, config.name, config.split, what, "give a local file")
     return _rows(table, config)
 
 

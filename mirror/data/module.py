@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -46,7 +46,7 @@ def _worker(number: int) -> None:
 
 
 class MirrorData(pl.LightningDataModule):
-    """The training texts as mirrored batches, and the validation set.
+    """The training texts as mirrored batches.
 
     The run may ask for another number of ``steps`` than an epoch has, and go on after the ``first`` of them.
     """
@@ -58,15 +58,15 @@ class MirrorData(pl.LightningDataModule):
         views: Views,
         batch: BatchConfig,
         seed: int,
-        validation: Any = None,
         *,
+        template: str | None = None,
         apart: bool = False,
         pin_memory: bool = False,
     ) -> None:
-        """Validation is a set of ``mirror.evaluation``, or None; the others as in ``MirroredPairs``."""
+        """The arguments are those of ``MirroredPairs``."""
         super().__init__()
-        self.batch, self.validation, self.pin_memory = batch, validation, pin_memory
-        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, apart=apart)
+        self.batch, self.pin_memory = batch, pin_memory
+        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, template=template, apart=apart)
         self.steps, self.first = self.pairs.steps, 0
         if len(table.pairs) < batch.size:
             log.warning(
@@ -91,11 +91,8 @@ class MirrorData(pl.LightningDataModule):
             pin_memory=self.pin_memory,
         )
 
-    def val_dataloader(self) -> Any:
-        """The validation set as the only item."""
-        sets: Any = [self.validation]
-        return DataLoader(sets, batch_size=None) if self.validation is not None else []
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches move themselves; a validation set stays."""
-        return batch.to(device) if isinstance(batch, MirroredBatch) else batch
+    def transfer_batch_to_device(
+        self, batch: MirroredBatch, device: torch.device, dataloader_idx: int
+    ) -> MirroredBatch:
+        """Batches move themselves."""
+        return batch.to(device)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from mirror.encoder.encoder import SURROGATE
+from mirror.encoder.layout import check_characters
 from mirror.errors import MirrorError
 
 Pair = tuple[str, str]
@@ -21,9 +21,11 @@ class Rows:
     """Row numbers to raw texts with their positives."""
     name: str = ""
     """Of the source, for the log and the model card."""
+    verbatim: bool = False
+    """Line breaks and other white space are kept, as source code needs them."""
 
 
-def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
+def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "", *, verbatim: bool = False) -> Rows:
     """Rows over texts, or pairs of texts, that a program holds already.
 
     Raises:
@@ -36,7 +38,7 @@ def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "") -> Rows:
         pair = (item, item) if isinstance(item, str) else tuple(item) if isinstance(item, tuple | list) else ()
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise MirrorError(f"texts[{i}] is neither a string nor a pair of strings: {item!r:.80}")
-        if wrong := next(filter(SURROGATE.search, pair), None):
-            raise MirrorError(f"texts[{i}] holds half a character, a lone surrogate: {wrong!r:.80}")
+        for text in pair:
+            check_characters(text, f"texts[{i}]")
         pairs.append((pair[0], pair[1]))
-    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name)
+    return Rows(len(pairs), lambda chosen: [pairs[i] for i in chosen], name, verbatim)

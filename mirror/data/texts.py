@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import overload
+from typing import Any, overload
 
 from mirror.config import DataConfig, Sample
 from mirror.config.parts import TARGET, build, located
@@ -70,7 +70,7 @@ def read_texts(config: DataConfig, seed: int, excluded: Container[str] | None = 
     Raises:
         MirrorError: the source cannot be read, or fewer than two texts are left.
     """
-    if config.path is None:
+    if config.path is None or _reads_path(config):
         rows = _from_source(config)
         source = rows.name
     elif is_file_name(config.path):
@@ -78,6 +78,16 @@ def read_texts(config: DataConfig, seed: int, excluded: Container[str] | None = 
     else:
         source, rows = config.path, hub_rows(config)
     return choose(rows, config, seed, source, excluded)
+
+
+def handed(config: DataConfig) -> dict[str, Any]:
+    """What ``data.source`` is given where it asks for it; a source may also have a setting ``path`` of its own."""
+    path = {} if "path" in config.source else {"path": config.path}
+    return {"language": config.language, "size": config.size, **path}
+
+
+def _reads_path(config: DataConfig) -> bool:
+    return bool(config.source) and "path" in inspect.signature(located(config.source, "data.source")).parameters
 
 
 def _from_source(config: DataConfig) -> Rows:
@@ -93,7 +103,7 @@ def _from_source(config: DataConfig) -> Rows:
         and "language" not in inspect.signature(located(config.source, "data.source")).parameters
     ):
         raise MirrorError(f"data.language={config.language} is not read by {config.source[TARGET]}: leave it out.")
-    found = build(config.source, "data.source", object, language=config.language, size=config.size)
+    found = build(config.source, "data.source", object, **handed(config))
     if isinstance(found, Rows):
         return found
     if not isinstance(found, Iterable):
@@ -167,8 +177,9 @@ class LongPairs(Sequence[Pair]):
 
 
 def _stream(rows: Rows, order: Sequence[int]) -> Iterator[Pair]:
-    """The rows in that order, cleaned."""
+    """The rows in that order, cleaned unless they are to be kept as they are."""
+    cleaned = str if rows.verbatim else clean
     for start in range(0, len(order), CHUNK):
         for left, right in rows.fetch(order[start : start + CHUNK]):
-            text = clean(left or "")  # a missing cell is an empty text
-            yield text, text if right is left else clean(right or "")
+            text = cleaned(left or "")  # a missing cell is an empty text
+            yield text, text if right is left else cleaned(right or "")

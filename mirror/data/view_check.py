@@ -42,17 +42,20 @@ class ViewCheck:
 
 
 @torch.no_grad()
-def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Sequence[Perturbation]) -> ViewCheck:
+def check_views(
+    pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Sequence[Perturbation], *, equal: bool = False
+) -> ViewCheck:
     """Encode the first two views of some texts of the first batch, as training will.
 
     Raises:
-        MirrorError: neither the view maker nor a perturbation nor given positives make the views differ.
+        MirrorError: neither the view maker nor a perturbation nor given positives make the views differ, and they may
+            not be ``equal``.
     """
     key = BatchKey(epoch=0, step=0)
     texts = pairs.texts(key)
     drawn = pairs.draw(key, texts)
     left, right = (side[:SAMPLE] for side in drawn[:2])
-    tokens = encoder.layout.tokenize([*left, *right], pairs.batch.max_tokens)
+    tokens = pairs.tokenize([left, right])
     tokens, placed = pairs.place(tokens, key, 2)
     altered = {
         i
@@ -60,17 +63,19 @@ def check_views(pairs: MirroredPairs, encoder: MirrorEncoder, perturbations: Seq
         if any(view != pair[min(number, 1)] for number, view in enumerate(views))
     }
     shown = len(texts)
-    if pairs.views.edits_tokens:  # only the tokens of these were looked at
+    if pairs.views.edits_tokens or pairs.views.templates:  # only the tokens of these were looked at
         shown = len(left)
         altered = {i for i in altered if i < shown} | {i % shown for i in placed}
+        altered |= set(range(shown)) if pairs.views.templates else set()
         decoded = [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens["input_ids"]]
         left, right = decoded[:shown], decoded[shown:]
     changed = len(altered) / shown
     with encoder.perturbed(perturbations):
-        vectors = encoder([block.to(encoder.device) for block in encoder.layout.blocks(tokens)])  # (2S, D)
+        blocks = pairs.blocks(tokens, range(len(tokens["input_ids"])), len(tokens["input_ids"]) // 2)
+        vectors = encoder([block.to(encoder.device) for block in blocks])  # (2S, D)
     a, b = vectors.float().chunk(2)
     cosine = float(F.cosine_similarity(a, b).mean())
-    if not cosine < SAME:
+    if not (equal or cosine < SAME):
         raise MirrorError(
             f"The two views of a text are the same (mean cosine {cosine:.6f}): aug= changes {100 * changed:.0f} % of "
             f"the texts ({pairs.views.describe()}), and no dropout or drophead makes their vectors differ. Set "

@@ -23,12 +23,12 @@ from mirror.runs.sharing import shared, sharing
 log = logging.getLogger(__name__)
 
 NAMED = 3
-"""Weights that an error names."""
+"""Most weights that an error names."""
 
 
 @contextmanager
 def quiet(*, bars: bool = False) -> Iterator[None]:
-    """Silence what transformers says of weights that come or go: the head of a masked language model is not used."""
+    """Silence transformers' messages about missing and unused weights, such as the head of a masked language model."""
     verbosity, shown = transformers.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     if not bars:
@@ -42,9 +42,9 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
 
 
 def load_backbone(name: str, setting: str) -> tuple[Path | None, Any, Any]:
-    """The folder that a model lies in, if it is known, the backbone in float32 and the tokenizer.
+    """The model's folder, if known, its backbone in float32 and its tokenizer.
 
-    Code that lies in the folder is never run, and nobody is asked whether it may be.
+    Code in the folder is never run, and the user is never asked to allow it.
 
     Raises:
         MirrorError: there is no such model, the hub cannot be reached, its files are damaged or do not belong together,
@@ -67,7 +67,9 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
         with quiet(bars=not os.path.exists(folder)):  # a download keeps its bar
             _refuse_adapter(source, given)
             if os.path.exists(folder) and not (folder / "config.json").exists():
-                raise MirrorError(f"{given} is no model folder: it has no config.json.")
+                inside = [name for name in ("encoder", "model") if (folder / name / "config.json").exists()]
+                advice = f"; did you mean {given}/{inside[0]}?" if inside else "."
+                raise MirrorError(f"{given} is no model folder: it has no config.json{advice}")
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
                 raise MirrorError(
@@ -78,7 +80,7 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except MirrorError:
         raise
-    except Exception as error:  # whatever the libraries make of a folder that is damaged or none of theirs
+    except Exception as error:  # the libraries may raise anything for a damaged or foreign folder
         raise unloadable(setting, name, error, reachable=reachable) from error
     if getattr(config, "auto_map", None):
         log.warning(
@@ -140,7 +142,7 @@ def load_weights(kind: Any, source: str, given: str) -> tuple[Any, list[str]]:
 
 
 def unloadable(setting: str, name: str, error: Exception, *, reachable: bool) -> MirrorError:
-    """What to tell of an error of the libraries: their own advice may be to run what lies in the folder."""
+    """One sentence for an error of the libraries, whose own advice may be to run the folder's code."""
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return MirrorError(
@@ -177,7 +179,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _folder_of(source: str) -> Path | None:
-    """Where a model's small files lie: its folder, or its place in the hub's cache once they are fetched."""
+    """Where a model's small files are: its folder, or its folder in the hub's cache once they are fetched."""
     if Path(source).exists():
         return Path(source)
     from huggingface_hub import snapshot_download

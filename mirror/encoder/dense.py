@@ -51,7 +51,7 @@ class Dense(Stage):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """From its files.
+        """Load from its files.
 
         Raises:
             MirrorError: the activation is not known, or the files do not fit together.
@@ -77,5 +77,5 @@ class Normalize(Stage):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Without a setting: what newer versions of sentence-transformers write down is what it does anyway."""
+        """Takes no settings: those that newer versions of sentence-transformers write are its defaults."""
         return cls()

@@ -1,10 +1,9 @@
 """The encoder: a pretrained backbone, its tokenizer and a pooling.
 
-One class for training, evaluation and users, so that what is measured is what was trained and what is saved.
+One class for training, evaluation and users, so that the measured encoder is the trained one and the saved one.
 """
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from mirror.config.train import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder
-from mirror.encoder.layout import Layout
+from mirror.encoder.layout import Layout, check_characters
 from mirror.encoder.packing import TokenBlock, select
 from mirror.encoder.perturb import Perturbation
 from mirror.encoder.pooling import TextPooling, make_pooling
@@ -32,9 +31,7 @@ from mirror.errors import MirrorError
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 512
-"""Longest text read where the model would take more: sentence encoders seldom see more."""
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
+"""Longest text read, even if the model takes more: sentence encoders seldom see longer ones."""
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65_536}
 """Tokens encoded at a time, by device: a CPU is fastest while they stay in its caches, a GPU wants to be filled."""
 
@@ -70,13 +67,13 @@ class MirrorEncoder(nn.Module):
         self.layout = Layout(backbone, tokenizer, longest, name, pad_to)
         self.pooling = pooling if isinstance(pooling, TextPooling) else self.make_pooling(pooling)
         self.saved_pooling: str | None = None
-        """The name of the pooling that it was saved with; None for a plain model."""
+        """The name of the pooling in its folder; None for a plain model."""
         self.scores: dict[str, dict[str, dict[str, float]]] = {}
-        """By column (``tuned``, ``raw mean``) and set what ``mirror_tune`` measured, × 100."""
+        """Scores × 100 from ``mirror_tune``, by column (``tuned``, ``raw mean``) and set."""
         self.loss_curve: list[tuple[int, float]] = []
-        """Its steps and losses."""
+        """Its loss curve: steps and losses."""
         self.block: TokenBlock | None = None
-        """What is encoded at the moment."""
+        """The block being encoded."""
         # The pooler is not part of the encoder; it stays so that the folder loads without a warning.
         pooler = getattr(backbone, "pooler", None)
         if isinstance(pooler, nn.Module):
@@ -158,6 +155,7 @@ class MirrorEncoder(nn.Module):
             choice,
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
+            mask_id=self.tokenizer.mask_token_id,
             cls_last=self.layout.cls_last,
             normalize=normalize,
         )
@@ -190,14 +188,14 @@ class MirrorEncoder(nn.Module):
         layered = any(pooling.layered for pooling in poolings)
         parts: list[list[Tensor]] = [[] for _ in poolings]
         for block in blocks:
-            states = self._states(block, layered=layered)
+            states = self.states(block, layered=layered)
             for part, pooling in zip(parts, poolings, strict=True):
                 part.append(pooling(states, block))  # (B, D)
         order = torch.cat([block.texts for block in blocks]).argsort()
         return [torch.cat(part)[order] for part in parts]
 
-    def _states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
-        """Outputs of the layers, each (R, W, D); of the last one alone unless ``layered``."""
+    def states(self, block: TokenBlock, *, layered: bool) -> tuple[Tensor, ...]:
+        """Outputs of the layers for a block, each (R, W, D); of the last one alone unless ``layered``."""
         self.block = block
         output = self.backbone(**self.layout.inputs(block), output_hidden_states=layered, return_dict=True)
         return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
@@ -228,17 +226,24 @@ class MirrorEncoder(nn.Module):
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> list[NDArray[np.float32]]:
-        """As ``encode``, by several poolings, for the price of one pass through the backbone."""
+        """Like ``encode``, for several poolings, in one pass through the backbone."""
+        if self.layout.pad_to is None and any(pooling.name == Pooling.mean_padded.value for pooling in poolings):
+            raise MirrorError(
+                f"pooling=mean_padded averages padding, and {self.name} has no fixed width, so that a text's vector "
+                "would depend on its neighbours: use pooling=mean."
+            )
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise MirrorError(f"texts[{i}] is not a string: {text!r:.80}")
-            if not text.isascii() and SURROGATE.search(text):
-                raise MirrorError(f"texts[{i}] holds half a character, a lone surrogate: {text!r:.80}")
+            check_characters(text, f"texts[{i}]")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
-        tokens = self.layout.tokenize(texts) if texts else {"input_ids": []}
+        template, *others = {pooling.template for pooling in poolings}
+        if others:
+            raise MirrorError("These poolings put texts into different templates: encode by one after the other.")
+        tokens = self.layout.tokenize(texts, template=template) if texts else {"input_ids": []}
         lengths = np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
-        order = np.argsort(-lengths, kind="stable")  # longest first: the bar's guess errs on the safe side
+        order = np.argsort(-lengths, kind="stable")  # longest first, so that the bar overestimates the time left
         was_training = self.training
         self.eval()
         bar = tqdm(total=len(texts), unit="text", disable=not progress, leave=False)
@@ -277,7 +282,7 @@ class MirrorEncoder(nn.Module):
 
         Args:
             folder: must not exist; it appears only when it is complete.
-            beside: further files by name, such as the model card in ``README.md``.
+            beside: further files for the folder, by name, such as the model card in ``README.md``.
             replace: an existing folder gives way to the new one, as soon as that is complete.
 
         Raises:

@@ -1,9 +1,10 @@
-"""The folder that a tuned encoder is taken away in: transformers and sentence-transformers both load it.
+"""The folder of a saved encoder, which transformers and sentence-transformers both load.
 
 The pooling is stored once, in the files that sentence-transformers reads, and read back from there, so a saved
 encoder cannot be pooled in another way by accident.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from mirror.encoder.stages import LayerMix, Stage, TokenPooling, read_json, writ
 from mirror.errors import MirrorError
 from mirror.runs.atomic import scratch_beside
 
+log = logging.getLogger(__name__)
+
 MODULES = "modules.json"
 THEIRS = "sentence_transformers.models."
 STAGES: dict[str, type[Stage]] = {
@@ -33,12 +36,12 @@ STAGES: dict[str, type[Stage]] = {
 }
 """By the name of sentence-transformers' module."""
 _MIRROR_FILE = "config_mirror.json"
-"""What sentence-transformers has no place for: fixed padding."""
+"""For what sentence-transformers cannot express: fixed padding."""
 
 
 @dataclass
 class Saved:
-    """What the files beside the weights say of how texts become vectors."""
+    """How texts become vectors, as the files next to the weights say."""
 
     pooling: TextPooling
     max_tokens: int | None = None
@@ -56,6 +59,9 @@ def save_encoder(
     replace: bool,
 ) -> None:
     """See ``MirrorEncoder.save``."""
+
+    if own := [type(stage).__name__ for stage in pooling.stages if type(stage) not in STAGES.values()]:
+        log.warning("%s: sentence-transformers has no %s, the folder loads with mirror alone.", folder, ", ".join(own))
 
     def write(partial: Path) -> None:
         # sentence-transformers averages layers only if the configuration asks the backbone for them.
@@ -97,7 +103,7 @@ def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None,
 
 
 def read_folder(folder: Path, config: Any) -> Saved | None:
-    """What a folder says of its pooling; None for a plain model.
+    """The pooling that a folder describes; None for a plain model.
 
     Args:
         folder: of the encoder.
@@ -150,7 +156,7 @@ def _limit(path: Path, key: str, value: Any) -> int | None:
 def _stage_class(folder: Path, full: str) -> type[Stage]:
     """The class behind a line of ``modules.json``: one of ours, or one of an installed package that is a ``Stage``.
 
-    A module that lies within the folder is never imported: loading a model runs no code that came with it.
+    A module within the folder is never imported: loading a model runs no code that came with it.
     """
     module, _, name = full.rpartition(".")
     package = module.partition(".")[0]

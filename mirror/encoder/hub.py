@@ -1,18 +1,19 @@
-"""Names that may stand for a local folder, for a model in this package or for something on the Hugging Face hub."""
+"""Names of local folders, of models in this package and of models or data on the Hugging Face hub."""
 
 import os
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import huggingface_hub.constants as hub_constants
 
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, UnavailableError
 
 BUNDLED = "bundled:"
-"""Before the name of a model that lies in this package; no hub name has a colon."""
+"""Prefix of the models in this package; no hub name has a colon."""
 MODELS = Path(__file__).parents[1] / "models"
 
 REACH_TIMEOUT = 4.0
@@ -35,7 +36,7 @@ def source_of(name: str, setting: str) -> str:
 
 
 def local_path(name: str) -> Path:
-    """The path that a name means: as it is where it exists, else with the home folder in the place of ``~``."""
+    """The path of a name: the name itself if it exists, else with ``~`` expanded."""
     return Path(name if os.path.exists(name) else os.path.expanduser(name))
 
 
@@ -45,7 +46,7 @@ def looks_local(name: str) -> bool:
 
 
 def go_offline_unless_reachable() -> bool:
-    """Tell the Hugging Face libraries to use their cache alone if the hub does not answer.
+    """Let the Hugging Face libraries use only their cache if the hub does not answer.
 
     Returns:
         Whether the hub is reachable.
@@ -56,7 +57,7 @@ def go_offline_unless_reachable() -> bool:
         # A whole request, through a proxy where one is set: a firewall may accept the connection and never answer.
         urlopen(Request(hub_constants.ENDPOINT, method="HEAD"), timeout=REACH_TIMEOUT).close()
     except HTTPError as answer:
-        reachable = answer.code not in (407, 502, 503, 504)  # these are a proxy's own words
+        reachable = answer.code not in (407, 502, 503, 504)  # these come from a proxy
     except (OSError, ValueError, HTTPException) as error:
         # The libraries bring certificates of their own: let them judge.
         reachable = isinstance(getattr(error, "reason", None), SSLError)
@@ -64,3 +65,28 @@ def go_offline_unless_reachable() -> bool:
         reachable = True
     hub_constants.HF_HUB_OFFLINE = not reachable
     return reachable
+
+
+def load_dataset(path: str, config: str | None, split: str, what: str, remedy: str) -> Any:
+    """One split of a data set on the hub.
+
+    Args:
+        path: its name on the hub.
+        config: its configuration, where it has several.
+        split: of the data set.
+        what: the subject of the sentences below.
+        remedy: what to do without the hub.
+
+    Raises:
+        UnavailableError: the hub cannot be reached.
+        MirrorError: there is no such data set, or it cannot be read.
+    """
+    import datasets
+
+    reachable = go_offline_unless_reachable()
+    try:
+        return datasets.load_dataset(path, config, split=split)
+    except Exception as error:
+        if not reachable:
+            raise UnavailableError(f"{what} is not here, and the hub cannot be reached: {remedy}.") from error
+        raise MirrorError(f"{what} cannot be loaded: {' '.join(str(error).split())[:300]}") from error

@@ -3,6 +3,7 @@ length."""
 
 import inspect
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,18 @@ PROBE_TOLERANCE = 1e-4
 Texts that see each other differ by about 1."""
 Span = tuple[int, int]
 """Start and end of a unit within a string."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
+
+
+def check_characters(text: str, name: str) -> None:
+    """Refuse a text that no tokenizer reads; ``name`` says which one it is.
+
+    Raises:
+        MirrorError: it holds a lone surrogate.
+    """
+    if not text.isascii() and SURROGATE.search(text):
+        raise MirrorError(f"{name} holds half a character, a lone surrogate: {text!r:.80}")
 
 
 class Layout:
@@ -37,13 +50,59 @@ class Layout:
         self.backbone, self.tokenizer, self.name = backbone, tokenizer, name
         self.max_tokens, self.pad_to = max_tokens, pad_to
         self.packing = True
+        self._frames: dict[str, tuple[dict[str, list[int]], dict[str, list[int]]]] = {}
         self._first_positions: dict[int, int | None] = {}
 
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None = None) -> Tokens:
-        """Token ids of the texts, special tokens included, without padding."""
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None = None, template: str | None = None) -> Tokens:
+        """Token ids of the texts, special tokens included, without padding; each in the template, if there is one.
+
+        Raises:
+            MirrorError: the template leaves no room for a text.
+        """
         limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        if template is not None:
+            return self._framed(texts, limit, template)
         encoded = self.tokenizer(
             list(texts), truncation=True, max_length=limit, padding=False, return_attention_mask=False
+        )
+        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+    def frame(self, template: str) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """The tokens before and behind a text in a template, special tokens included, by the names of the tokenizer."""
+        if template not in self._frames:
+            plain = self._plain(["a"], None)["input_ids"][0]
+            sample = self.tokenize(["a"])
+            whole = sample["input_ids"][0]
+            start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+            sides = template.replace("{mask}", self.tokenizer.mask_token).split("{text}")
+            # As in PromptBERT's code, white space before the text is left out: in RoBERTa it were a token of its own.
+            before, after = (self._plain([side], None) for side in (sides[0].rstrip(), sides[1]))
+            self._frames[template] = (
+                {name: rows[0][:start] + before[name][0] for name, rows in sample.items()},
+                {name: after[name][0] + rows[0][start + len(plain) :] for name, rows in sample.items()},
+            )
+        return self._frames[template]
+
+    def _framed(self, texts: Sequence[str], limit: int, template: str) -> Tokens:
+        before, after = self.frame(template)
+        taken = len(before["input_ids"]) + len(after["input_ids"])
+        if taken >= limit:
+            raise MirrorError(
+                f"The template {template} takes {taken} of the {limit} tokens of a text: raise max_tokens, or shorten "
+                "the template."
+            )
+        tokens = self._plain(texts, limit - taken)
+        return {name: [before[name] + row + after[name] for row in rows] for name, rows in tokens.items()}
+
+    def _plain(self, texts: Sequence[str], limit: int | None) -> Tokens:
+        """Tokens without special ones."""
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=limit is not None,
+            max_length=limit,
+            padding=False,
+            return_attention_mask=False,
         )
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
@@ -88,7 +147,7 @@ class Layout:
         return bool(self.tokenize(["a"])["input_ids"][0][-1] == self._special()["cls_id"])
 
     def fix_width(self, tokens: int) -> None:
-        """From now on cut and pad every text to so many tokens."""
+        """From now on cut and pad every text to this many tokens."""
         self.pad_to = self.max_tokens = tokens
 
     def probe(self, longest: int) -> None:
@@ -126,7 +185,7 @@ class Layout:
         for first in (0, self.tokenizer.pad_token_id + 1):
             try:
                 packed = self._first_states(pack(tokens, **ids_of, width=width, first_position=first))
-            except Exception:  # whatever a backbone says to inputs that it was not made for (XLM: AssertionError)
+            except Exception:  # a backbone may raise anything for inputs it was not made for (XLM: AssertionError)
                 continue
             if (packed - expected).norm() <= PROBE_TOLERANCE * expected.norm():
                 return first
@@ -156,8 +215,8 @@ class Layout:
         return torch.cat(states)[order.argsort()]
 
     def _special(self) -> dict[str, Any]:
-        """Ids of the padding and of the CLS token; the latter None where it tells nothing: XLM's closes each text,
-        whose first token is its CLS."""
+        """Ids of the padding and of the CLS token; the latter is None where it is ambiguous: in XLM it also closes
+        each text."""
         tokenizer = self.tokenizer
         cls_id = None if tokenizer.cls_token_id == tokenizer.sep_token_id else tokenizer.cls_token_id
         return {"pad_id": tokenizer.pad_token_id, "cls_id": cls_id}

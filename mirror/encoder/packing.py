@@ -35,9 +35,11 @@ class TokenBlock:
     position: Tensor
     """(R, W): position ids; they start anew with each text."""
     cls_index: Tensor
-    """(B,): place of each text's CLS token among the R * W tokens."""
+    """(B,): index of each text's CLS token among the R * W tokens."""
     texts: Tensor
-    """(B,): place of each text in the batch."""
+    """(B,): index of each text in the batch."""
+    views: Tensor
+    """(B,): which view of its text each one is, in training; else 0."""
     packed: bool
 
     def to(self, device: torch.device) -> "TokenBlock":
@@ -56,6 +58,7 @@ class TokenBlock:
             position=move(self.position),
             cls_index=move(self.cls_index),
             texts=move(self.texts),
+            views=move(self.views),
             packed=self.packed,
         )
 
@@ -98,7 +101,7 @@ def pack(
     ids = tokens["input_ids"]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     rows: list[list[int]] = []
-    with_space: list[list[int]] = [[] for _ in range(width + 1)]  # rows by the space that they have left
+    with_space: list[list[int]] = [[] for _ in range(width + 1)]  # rows by the space left in them
     spaces = 0  # bit s is set where with_space[s] is not empty
     for i in order:
         length = len(ids[i])
@@ -106,7 +109,7 @@ def pack(
             raise ValueError(f"A text of {length} tokens does not fit a row of {width}.")
         fitting = spaces >> length << length
         if fitting:
-            space = (fitting & -fitting).bit_length() - 1  # the least that suffices
+            space = (fitting & -fitting).bit_length() - 1  # the smallest that suffices
             row = with_space[space].pop()
             if not with_space[space]:
                 spaces ^= 1 << space
@@ -168,5 +171,6 @@ def _block(
         position=laid(within, 0),
         cls_index=torch.from_numpy(place + offset),
         texts=torch.tensor(texts, dtype=torch.long),
+        views=torch.zeros(len(texts), dtype=torch.long),
         packed=packed,
     )

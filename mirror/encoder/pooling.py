@@ -19,7 +19,7 @@ MODES = {
     Pooling.concat: ("cls", "max", "mean"),
     Pooling.mean_padded: ("mean_padded",),
 }
-"""What is taken of the tokens; their mean where nothing stands here."""
+"""How the tokens are pooled; by default their mean."""
 
 
 class TextPooling(nn.Module):
@@ -37,6 +37,8 @@ class TextPooling(nn.Module):
         for stage in stages:
             self.dimension = stage.size(self.dimension)
         self.layered = any(stage.layered for stage in stages)
+        self.template = next((stage.template for stage in stages if stage.template), None)
+        """What a text is put into before it is encoded."""
 
     def followed_by(self, stage: Stage, name: str) -> "TextPooling":
         """These stages and one more."""
@@ -55,16 +57,18 @@ def make_pooling(
     *,
     hidden: int,
     layers: int,
+    mask_id: int | None = None,
     cls_last: bool = False,
     normalize: bool = False,
 ) -> TextPooling:
     """The stages that a setting names.
 
     Args:
-        choice: a name, or a part: ``_target_`` and its settings. A part that asks for ``hidden`` or ``layers`` is given
-            these sizes.
+        choice: a name, or a part: ``_target_`` and its settings. A part that asks for ``hidden``, ``layers`` or
+            ``mask_id`` is given these.
         hidden: size D of the backbone's states.
         layers: of the backbone.
+        mask_id: of the tokenizer's mask token, if it has one.
         cls_last: the CLS token ends the text.
         normalize: scale the vectors to length 1 at the end.
 
@@ -73,7 +77,7 @@ def make_pooling(
     """
     stages: list[Stage] = []
     if isinstance(choice, Mapping):
-        stage: Stage = build(choice, "model.pooling", Stage, hidden=hidden, layers=layers)
+        stage: Stage = build(choice, "model.pooling", Stage, hidden=hidden, layers=layers, mask_id=mask_id)
         name = type(stage).__name__
         stages.append(stage)
     else:
@@ -98,7 +102,7 @@ def layer_weights(pooling: Pooling, layers: int) -> list[float]:
 
 
 def stage_name(stages: Sequence[Stage], layers: int) -> str:
-    """What a pooling that was read from a folder is called: a name of the settings, or its classes."""
+    """The name of a pooling that was read from a folder: a name of the settings, or its classes."""
     stages = [stage for stage in stages if not isinstance(stage, Normalize)]
     match stages:
         case [TokenPooling(modes=modes), *more]:

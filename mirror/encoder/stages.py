@@ -30,6 +30,8 @@ class Stage(nn.Module):
 
     layered = False
     """Whether it looks at more than the last layer."""
+    template: str | None = None
+    """What a text is put into before it is encoded, with ``{text}`` and ``{mask}`` in it."""
     arguments: dict[str, Any]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
@@ -55,7 +57,7 @@ class Stage(nn.Module):
         return dimension
 
     def save(self, folder: Path) -> None:
-        """Write its files into its own folder, which is there; by default, its arguments and its parameters."""
+        """Write its files into its own folder, which exists; by default, its arguments and its parameters."""
         write_json(folder / SETTINGS, self.arguments)
         if state := self.state_dict():
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
@@ -90,11 +92,11 @@ class LayerMix(Stage):
         self.dimension = 0
 
     def extra_repr(self) -> str:
-        """What tells it from others."""
+        """What distinguishes it from others of its kind."""
         return f"{self.fixed}"
 
     def size(self, dimension: int) -> int:
-        """Kept for the file."""
+        """Kept for saving."""
         self.dimension = dimension
         return dimension
 
@@ -114,7 +116,7 @@ class LayerMix(Stage):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Weights that are all 0 or 1 are a choice of layers and stay; others were learnt, and are learnt on.
+        """Weights that are all 0 or 1 are a choice of layers and stay; others were learnt, and are trained further.
 
         Raises:
             MirrorError: the embeddings take part, which no pooling of mirror does.
@@ -128,7 +130,7 @@ class LayerMix(Stage):
 
 
 class TokenPooling(Stage):
-    """One vector of the tokens' vectors: sentence-transformers' ``Pooling``.
+    """One vector from the token vectors: sentence-transformers' ``Pooling``.
 
     Args:
         modes: ``cls``, ``mean`` (of the real tokens, special ones included), ``max``, or ``mean_padded`` (the
@@ -156,7 +158,7 @@ class TokenPooling(Stage):
             )
 
     def extra_repr(self) -> str:
-        """What tells it from others."""
+        """What distinguishes it from others of its kind."""
         return " ".join(self.modes)
 
     def forward(self, vectors: Tensor, block: TokenBlock, layers: Sequence[Tensor]) -> Tensor:
@@ -216,12 +218,12 @@ class TokenPooling(Stage):
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A small file beside the weights."""
+    """A small JSON file next to the weights."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """A small file beside the weights.
+    """A small JSON file next to the weights.
 
     Raises:
         MirrorError: it is missing or damaged.

@@ -1,4 +1,4 @@
-"""How certain a score is, and a difference between two: bootstrap, Williams' test, Holm's correction, seeds."""
+"""Confidence in a score and in a difference between two scores: bootstrap, Williams' test, Holm's correction, seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +12,11 @@ from mirror.evaluation.sets.score import Score
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Confidence level of every interval."""
 FEWEST = 10
-"""Pairs or queries below which resamples say nothing: any two pairs have a correlation of 1 or −1."""
+"""With fewer pairs or queries, resamples say nothing: any two pairs have a correlation of 1 or −1."""
 COUNTABLE = 10
-"""Resamples on the other side of zero from which their share is taken for p."""
+"""With at least so many resamples on the other side of zero, their share is taken for p."""
 
 Interval = tuple[float, float]
 Columns = Mapping[str, Mapping[str, Score]]
@@ -27,25 +27,25 @@ Distributions = Mapping[str, Mapping[str, Floats]]
 
 @dataclass
 class Comparison:
-    """Two encoders on the same pairs of one set."""
+    """Two encoders compared on the same pairs of one set."""
 
     set: str
     encoder: str
     against: str
     difference: float
-    """Of the encoder's score × 100 over the other's."""
+    """The encoder's score minus the other's, × 100."""
     interval: Interval
-    """Of the difference, by paired bootstrap."""
+    """Interval of the difference, by paired bootstrap."""
     p_bootstrap: float
     """Two-sided."""
     p_williams: float | None
     """For correlations of one seed each."""
     p_holm: float = 1.0
-    """Corrected for all comparisons of the table: Williams' where there is one, else the bootstrap's."""
+    """Corrected for all comparisons of the table: Williams' p where there is one, else the bootstrap's."""
 
     @property
     def mark(self) -> str:
-        """``*`` at 5 % and ``**`` at 1 %, corrected."""
+        """``*`` below 5 % and ``**`` below 1 %, by the corrected p."""
         return "**" if self.p_holm < 0.01 else "*" if self.p_holm < 0.05 else ""
 
     def plain(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def distributions(columns: Columns, count: int) -> dict[str, dict[str, Floats]]:
 
 
 def interval(distribution: Floats) -> Interval | None:
-    """The percentile interval (Efron and Tibshirani 1993, chapter 13); None where most resamples have no score."""
+    """The percentile interval (Efron and Tibshirani 1993, chapter 13); None if most resamples have no score."""
     finite = distribution[np.isfinite(distribution)]
     if len(finite) * 2 < len(distribution):
         return None
@@ -88,10 +88,10 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
     return float(np.mean(values) - reach), float(np.mean(values) + reach)
 
 
-def compare(columns: Columns, resampled: Distributions, whom: Iterable[tuple[str, str]]) -> list[Comparison]:
+def compare(columns: Columns, resampled: Distributions, encoders: Iterable[tuple[str, str]]) -> list[Comparison]:
     """Each pair of encoders, (encoder, against), on each set; p corrected over all of them."""
     found = []
-    for encoder, against in whom:
+    for encoder, against in encoders:
         for name in resampled[encoder].keys() & resampled[against].keys():
             ours, theirs = resampled[encoder][name], resampled[against][name]
             differences = ours - theirs
@@ -160,7 +160,7 @@ def williams(r12: float, r13: float, r23: float, n: int) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm 1979), in their order."""
+    """p values corrected for multiple tests (Holm 1979), in the order given."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -1,4 +1,4 @@
-"""Whether training texts hold test texts: word for word, nearly, and as pairs."""
+"""Finds test texts among the training texts: exact copies, near copies, and whole pairs."""
 
 import json
 import re
@@ -15,25 +15,25 @@ from mirror.data.rows import Pair
 from mirror.evaluation.sets.score import TestSet
 
 NGRAM = 5
-"""Characters of a shingle."""
+"""Characters in a shingle."""
 NEAR = 0.8
 """Jaccard similarity of two texts' shingles from which they are nearly the same (Lee et al. 2022 take 0.8 too)."""
 AUDIT = "audit.json"
-"""Beside a saved encoder: the audit of the texts it was trained on."""
+"""File in a saved encoder's folder: the audit of its training texts."""
 SHORTEST = 20
-"""Letters and digits below which only the same letters are nearly the same: car is not nearly cars."""
+"""A text with fewer letters and digits is nearly another only if these are equal: car is not nearly cars."""
 
 
 @dataclass
 class Overlap:
-    """What of one test set stands in the training texts."""
+    """How much of one test set the training texts contain."""
 
     texts: int
     """Different texts of the set."""
     exact: int
-    """Of them, those in the training texts, but for case and white space."""
+    """Those that the training texts contain, ignoring case and white space."""
     near: int
-    """Further ones that differ from a training text in punctuation alone, or hardly."""
+    """Further ones that differ from a training text only slightly, such as in punctuation."""
     pairs: int
     both: int
     """Pairs with both texts in the training texts, exactly or nearly."""
@@ -47,7 +47,7 @@ class Overlap:
 
     @property
     def share(self) -> float:
-        """Of the set's texts, those in the training texts, from 0 to 1."""
+        """Share of the set's texts that the training texts contain, from 0 to 1."""
         return (self.exact + self.near) / self.texts
 
     def plain(self) -> dict[str, int]:
@@ -56,7 +56,7 @@ class Overlap:
 
 
 class KnownTexts:
-    """Finds out which of some known texts another text repeats.
+    """Finds which of some known texts another text repeats.
 
     Near matches are exact, not sampled: two sets with a Jaccard similarity of ``NEAR`` share one of the rarest shingles
     of each, so that only few candidates are compared (prefix filtering; Chaudhuri et al. 2006, Bayardo et al. 2007).
@@ -76,7 +76,7 @@ class KnownTexts:
                 self._by_prefix.setdefault(shingle, []).append(number)
 
     def matches(self, text: str) -> tuple[set[int], set[int]]:
-        """The numbers of the known texts that are this one, and of those that are nearly this one."""
+        """Indices of the known texts that equal this text, and of those that nearly do."""
         exact = set(self._same.get(_folded(text), ()))
         found = shingles(text)
         candidates = {number for shingle in self._prefix(found) for number in self._by_prefix.get(shingle, ())}
@@ -138,8 +138,8 @@ def dump_audit(overlaps: Mapping[str, Overlap]) -> str:
 
 
 def read_audit(encoder: Path, sets: Sequence[TestSet]) -> dict[str, Overlap]:
-    """What an encoder's training texts hold of these sets; of sets that were not audited, or have changed since,
-    nothing is known."""
+    """The overlap of an encoder's training texts with these sets. Sets that were not audited, or have changed since,
+    are left out."""
     try:
         stored = json.loads((encoder / AUDIT).read_text(encoding="utf-8"))
         audited = {name: Overlap(**found) for name, found in stored.items()}

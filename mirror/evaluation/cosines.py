@@ -1,4 +1,4 @@
-"""How far an encoder keeps random pairs from those that belong together, as counts that a picture is drawn from."""
+"""Histograms of the cosine similarities of positive and of random pairs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from mirror.evaluation.sets.score import TestSet, Vectors
 
 EDGES = np.linspace(-1, 1, 101)
-"""Of the bins."""
+"""Edges of the bins."""
 Histograms = Mapping[str, Mapping[str, list[int]]]
 """For each set, the counts of ``true`` and ``random`` pairs."""
 

@@ -10,7 +10,7 @@ from mirror.data.rows import Pair
 from mirror.evaluation.sets.score import TestSet, Vectors, unit
 
 PAIRS = 1000
-"""Of the sets' pairs that belong together, measured at most: the figures hardly move with more."""
+"""Most positive pairs measured: more hardly change the figures."""
 
 
 @dataclass
@@ -20,11 +20,11 @@ class Geometry:
     alignment: float
     """Mean squared distance of pairs that belong together, from 0 (Wang and Isola 2020, section 4.1)."""
     uniformity: float
-    """Logarithm of the mean of exp(−2 d²) over all pairs, d their distance, up to 0; less is more even (the same)."""
+    """Logarithm of the mean of exp(−2 d²) over all pairs, d their distance, at most 0; lower is more even (ibid.)."""
     anisotropy: float
     """Mean cosine similarity of two different texts (Ethayarajh 2019); 0 is none."""
     effective_rank: float
-    """Exponential of the entropy of the singular values, of D at most (Roy and Vetterli 2007)."""
+    """Exponential of the entropy of the singular values, at most D (Roy and Vetterli 2007)."""
 
     def plain(self) -> dict[str, float]:
         """For JSON."""

@@ -1,4 +1,4 @@
-"""Tasks of MTEB, run with our encoders. The other way round needs nothing: MTEB loads a saved encoder as it is."""
+"""Runs MTEB tasks with our encoders. The reverse needs no code: MTEB loads a saved encoder directly."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def run_tasks(tasks: Sequence[Any], encode: Encode, name: str) -> dict[str, floa
     for task in tasks:
         try:
             results = mteb.evaluate(_Model(encode, name), task, cache=None, show_progress_bar=False)
-        except Exception as error:  # whatever a task's data or its evaluator raise
+        except Exception as error:  # a task's data and its evaluator may raise anything
             where = f"eval.mteb={task.metadata.name}"
             if not reachable and not task.data_loaded:
                 raise UnavailableError(f"{where} is on the hub, which cannot be reached: leave it out.") from error
@@ -58,7 +58,7 @@ class _Model:
         from mteb.models.model_meta import ModelMeta
 
         self._encode = encode
-        # MTEB insists on owner/name, and makes folders of it.
+        # MTEB requires owner/name and makes folders of it.
         overwrites = {"name": f"mirror/{name.replace('/', '_')}", "similarity_fn_name": "cosine"}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites)
 
@@ -67,7 +67,7 @@ class _Model:
         return self._encode([text for batch in inputs for text in batch["text"]])
 
     def similarity(self, left: Any, right: Any) -> NDArray[np.float32]:
-        """Cosine similarity of all with all, (N, M)."""
+        """Cosine similarity of every pair, (N, M)."""
         cosines: NDArray[np.float32] = _unit(left) @ _unit(right).T
         return cosines
 

@@ -1,4 +1,4 @@
-"""Bootstrap resamples of the figures that sets are scored by.
+"""Bootstrap resamples of the statistics that score the sets.
 
 A resample of N items is a row of counts: how often each item was drawn. Every statistic takes a table of such rows, so
 that an item is ranked once and not once a resample; it gives what scipy gives on the repeated items, and is tested so.
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], Floats]
 """From items (N, C) and counts (B, N) to a figure for each row of counts, (B,)."""
 CHUNK = 2**19
-"""Counts held at a time."""
+"""Most counts held in memory at once."""
 
 
 def resample(items: Floats, statistic: Statistic, count: int, name: str) -> Floats:
@@ -55,7 +55,7 @@ def spearman(items: Floats, counts: Floats) -> Floats:
 
 
 def _ranks(values: Floats, counts: Floats) -> Floats:
-    """The rank of each item in each resample, (B, N); equal items share theirs."""
+    """The rank of each item in each resample, (B, N); ties share a rank."""
     _, group = np.unique(values, return_inverse=True)  # (N,), groups in the order of their values
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -65,7 +65,7 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
 
 
 def average_precision(items: Floats, counts: Floats) -> Floats:
-    """Average precision of the items with a 1 in the second column, ranked by the first, the highest first."""
+    """Average precision of the items with a 1 in the second column, ranked by the first column, highest first."""
     _, group = np.unique(-items[:, 0], return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))

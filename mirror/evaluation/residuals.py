@@ -1,4 +1,4 @@
-"""Where an encoder errs on graded pairs: the pairs that stand farthest from their place, and scores by kind of pair."""
+"""Where an encoder errs on graded pairs: the pairs with the largest residuals, and scores by kind of pair."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ NEGATION = re.compile(
 """English words that negate."""
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 FEWEST = 10
-"""Pairs of a kind below which no score is given."""
+"""A kind with fewer pairs gets no score."""
 
 
 @dataclass
 class Kind:
-    """Pairs of one kind, and their scores × 100 by column; nan, shown as a dash, where no correlation exists."""
+    """Pairs of one kind, and their scores × 100 by column; nan (shown as a dash) where the correlation is undefined."""
 
     group: str
     name: str
@@ -35,7 +35,7 @@ class Kind:
 
 @dataclass
 class WorstPair:
-    """A pair far from its place, with its residual by column."""
+    """A pair with a large residual, by column."""
 
     left: str
     right: str
@@ -54,7 +54,7 @@ def worst(test: PairSet, similarities: Mapping[str, Floats], count: int = 10) ->
 
 
 def residuals(similarity: Floats, gold: Floats) -> Floats:
-    """By how much each pair ranks too high, as a share of the pairs, from −1 to 1; equal pairs share their rank."""
+    """How far each pair ranks too high, as a share of the pairs, from −1 to 1; ties share their rank."""
     difference: Floats = (rankdata(similarity) - rankdata(gold)) / len(gold)
     return difference
 
@@ -118,7 +118,7 @@ def _words(text: str) -> list[str]:
 def neighbours(
     vectors: Mapping[str, Vectors], texts: Sequence[str], queries: Sequence[str], count: int = 5
 ) -> dict[str, list[tuple[str, float]]]:
-    """For each query the nearest other texts with their cosine similarities, the nearest first."""
+    """For each query, the nearest other texts and their cosine similarities, nearest first."""
     space = unit(texts, vectors, "the neighbours")  # (N, D)
     found = {}
     for query, vector in zip(queries, unit(queries, vectors, "the neighbours"), strict=True):

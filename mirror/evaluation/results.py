@@ -1,4 +1,4 @@
-"""What was measured of several encoders on the same sets: gathered here, for the record and for the reader."""
+"""The scores of several encoders on the same sets, for ``metrics.json`` and for the tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class SetErrors:
 
     test: PairSet
     similarities: dict[str, Floats]
-    """By column, of each pair."""
+    """By column, the similarity of each pair."""
     kinds: list[Kind]
     worst: list[WorstPair]
     seen: set[str]
@@ -33,7 +33,7 @@ class SetErrors:
 
 @dataclass
 class Errors:
-    """Where encoders err, and what they put near the words of ``eval.neighbours``."""
+    """Where encoders err, and the nearest neighbours of ``eval.neighbours``."""
 
     sets: dict[str, SetErrors]
     neighbours: dict[str, dict[str, list[tuple[str, float]]]]
@@ -53,7 +53,7 @@ class Results:
     seeds: dict[str, list[dict[str, Score]]] = field(default_factory=dict)
     """By column, the scores of each seed."""
     overlaps: dict[str, dict[str, Overlap]] = field(default_factory=dict)
-    """By column, what its training texts hold of the sets."""
+    """By column, the overlap of its training texts with each set."""
     cosines: dict[str, Histograms] = field(default_factory=dict)
     """By column, of its last seed."""
     geometry: dict[str, Geometry] = field(default_factory=dict)
@@ -100,11 +100,15 @@ class Results:
         return {name: interval(figures) for name, figures in self._distributions().get(column, {}).items()}
 
     def comparisons(self, reference: str) -> list[Comparison]:
-        """Every other column with the reference: as better or worse than it where it comes first, else it than them."""
+        """The reference compared with every other column.
+
+        Where the reference is the first column, the others are compared against it; elsewhere it is compared against
+        them.
+        """
         columns = list(self.seeds)
         first = columns[0] == reference
-        whom = [(column, reference) if first else (reference, column) for column in columns if column != reference]
-        return compare(self.scores, self._distributions(), whom) if self.config.resamples else []
+        encoders = [(column, reference) if first else (reference, column) for column in columns if column != reference]
+        return compare(self.scores, self._distributions(), encoders) if self.config.resamples else []
 
     def _distributions(self) -> dict[str, dict[str, Floats]]:
         if self.config.resamples:

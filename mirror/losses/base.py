@@ -21,6 +21,10 @@ class Loss(nn.Module):
     """Whether the views of the two sides are to be laid into rows of their own, for two encoders that read one side
     each. Otherwise one pass through the encoder serves both."""
 
+    equal_views = False
+    """Whether it also learns where the two views of a text are one and the same vector, from a second encoder or a
+    teacher. Otherwise a run with such views is refused."""
+
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """The loss of a batch.
 
@@ -32,6 +36,13 @@ class Loss(nn.Module):
             batch: the views, the texts and their numbers.
         """
         raise NotImplementedError
+
+    def check_run(self, texts: int) -> None:
+        """Called before training, with the number of texts that the run's steps take in all, over all devices.
+
+        Raises:
+            MirrorError: so many do not serve this loss.
+        """
 
     def after_step(self, embed: Embedder) -> None:
         """Called when the optimizer has taken a step, for instance to move a momentum encoder."""

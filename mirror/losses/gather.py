@@ -72,6 +72,24 @@ def gather_in_order(vectors: Tensor, text_ids: Tensor) -> InOrder:
     return InOrder(found.vectors[:, order], found.text_ids[:-1, order], own)
 
 
+class Draw(NamedTuple):
+    """What a draw for the texts of a whole batch needs, so that it does not depend on who has them."""
+
+    seed: int
+    """The same on every device, another at every step."""
+    own: Tensor  # (N,), the places of this device's texts among the M
+    total: int
+    """M."""
+
+
+def draw_together(texts: int, device: torch.device) -> Draw:
+    """A seed for all devices from their random states, and the places of this device's texts."""
+    seeds = torch.randint(2**31, (1, texts)).to(device)
+    everyone = gather_in_order(seeds[..., None].float(), seeds)
+    # The devices take that of the batch's first text.
+    return Draw(int(everyone.text_ids[0, 0]), everyone.own, everyone.text_ids.shape[1])
+
+
 def world_size() -> int:
     """The number of processes that share a batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

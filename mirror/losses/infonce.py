@@ -12,7 +12,7 @@ from mirror.data.batches import MirroredBatch
 from mirror.errors import MirrorError
 from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
-from mirror.losses.gather import gather, world_size
+from mirror.losses.gather import draw_together, gather, world_size
 
 ENTRIES = 2**20
 """Of the similarity matrix, made at a time: of 8,192 texts the whole of it, with what its gradient needs, would be
@@ -31,6 +31,9 @@ class InfoNCE(Loss):
         margin: is subtracted from the positive's cosine (additive margin; LaBSE, Feng et al. 2022, equation 2: 0.3).
         focal: power of the weight (1 - p) of each row, where p is the probability of its positive
             (KaLM-Embedding-V2: 0.5); the weight itself has no gradient.
+        mixed: so many further negatives of each row are mixed from two of its nearest ones, at a random share, and
+            scaled to length 1 (MoCHi, Kalantidis et al. 2020). They carry gradients, as all negatives of a batch do.
+        mixed_from: of so many nearest negatives.
 
     Raises:
         MirrorError: ``margin`` or ``focal`` with the decoupled form.
@@ -44,6 +47,8 @@ class InfoNCE(Loss):
         directions: Directions = Directions.all,
         margin: Annotated[float, Rule(lambda m: 0 <= m <= 2, "from 0 to 2")] = 0.0,
         focal: Annotated[float, Rule(lambda power: 0 <= power <= 10, "from 0 to 10")] = 0.0,
+        mixed: Annotated[int, Rule(lambda count: 0 <= count <= 1024, "from 0 to 1024")] = 0,
+        mixed_from: Annotated[int, Rule(lambda count: count >= 2, "at least 2")] = 16,
     ) -> None:
         super().__init__()
         if form is LossForm.decoupled and (margin or focal):
@@ -53,6 +58,7 @@ class InfoNCE(Loss):
             )
         self.temperature, self.form, self.mask_duplicates = temperature, form, mask_duplicates
         self.directions, self.margin, self.focal = directions, margin, focal
+        self.mixed, self.mixed_from = mixed, mixed_from
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """One component, the loss.
@@ -70,18 +76,21 @@ class InfoNCE(Loss):
             directions=self.directions,
             margin=self.margin,
             focal=self.focal,
+            mixed=self.mixed,
+            mixed_from=self.mixed_from,
         )
         return {"loss": loss}
 
     def negatives(self, texts: int) -> int:
-        """All vectors but one's own and one's twin, or those of the other side but one's twin."""
-        return 2 * texts - 2 if self.directions is Directions.all else texts - 1
+        """All vectors but one's own and one's twin, or those of the other side but one's twin; and the mixed ones."""
+        return (2 * texts - 2 if self.directions is Directions.all else texts - 1) + self.mixed
 
     def describe(self) -> str:
         """Form, temperature, and what is not the default."""
         extras = [f"directions {self.directions.value}"] if self.directions is not Directions.all else []
         extras += [f"margin {self.margin}"] if self.margin else []
         extras += [f"focal {self.focal}"] if self.focal else []
+        extras += [f"{self.mixed} negatives mixed from the nearest {self.mixed_from}"] if self.mixed else []
         return ", ".join([f"InfoNCE ({self.form.value}), temperature {self.temperature}", *extras])
 
 
@@ -95,6 +104,8 @@ def info_nce(
     directions: Directions = Directions.all,
     margin: float = 0.0,
     focal: float = 0.0,
+    mixed: int = 0,
+    mixed_from: int = 16,
 ) -> Tensor:
     """InfoNCE over 2N vectors: each text's twin against the other vectors.
 
@@ -110,6 +121,8 @@ def info_nce(
         directions: which vectors are rows and columns; see ``Directions``.
         margin: see ``InfoNCE``.
         focal: see ``InfoNCE``.
+        mixed: see ``InfoNCE``.
+        mixed_from: see ``InfoNCE``.
 
     Returns:
         The mean over the rows, a scalar in float32. At most ``ENTRIES`` of the similarity matrix are held at a time,
@@ -120,15 +133,17 @@ def info_nce(
         everyone, ids, first = gather(unit, text_ids)  # (2, M, D), (2, M)
         n, total = unit.shape[1], everyone.shape[1]
         own = torch.arange(first, first + n, device=unit.device)  # (N,)
+        draws = _draws(mixed, unit)  # (2, N, S, 3)
         if directions is Directions.all:
             own = torch.cat([own, own + total])  # (2N,): each row's place among the columns
             twin = (own + total) % (2 * total)
             flat = ids.flatten()
-            rows = [Rows(unit.flatten(0, 1), torch.stack([flat[own], flat[twin]], dim=1), twin, own)]
+            both = torch.stack([flat[own], flat[twin]], dim=1)  # (2N, 2)
+            rows = [Rows(unit.flatten(0, 1), both, twin, own, draws.flatten(0, 1))]
             columns = [Columns(everyone.flatten(0, 1), flat)]
         else:
             sides = (0, 1) if directions is Directions.both else (0,)
-            rows = [Rows(unit[side], text_ids[[side, 1 - side]].T, own) for side in sides]
+            rows = [Rows(unit[side], text_ids[[side, 1 - side]].T, own, None, draws[side]) for side in sides]
             columns = [Columns(everyone[1 - side], ids[1 - side]) for side in sides]
         sums = [
             contrasted(
@@ -139,6 +154,7 @@ def info_nce(
                 mask_duplicates=mask_duplicates,
                 margin=margin,
                 focal=focal,
+                mixed_from=mixed_from,
             )
             for one, other in zip(rows, columns, strict=True)
         ]
@@ -155,6 +171,7 @@ class Rows(NamedTuple):
     text_ids: Tensor  # (R, 2), of the text and of its positive
     twin: Tensor  # (R,), the positive's place among the columns
     own: Tensor | None = None  # (R,), the row's own place among them; None where it has none
+    draws: Tensor | None = None  # (R, S, 3), from 0 to 1: which negatives make the S mixed ones, and at what share
 
 
 class Columns(NamedTuple):
@@ -174,10 +191,11 @@ def contrasted(
     mask_duplicates: bool = False,
     margin: float = 0.0,
     focal: float = 0.0,
+    mixed_from: int = 16,
 ) -> Tensor:
     """The sum over the rows of -log p(positive); the settings as in ``info_nce``."""
 
-    def summed(vectors: Tensor, others: Tensor, row_ids: Tensor, twin: Tensor, own: Tensor) -> Tensor:
+    def summed(vectors: Tensor, others: Tensor, row_ids: Tensor, twin: Tensor, own: Tensor, draws: Tensor) -> Tensor:
         logits = vectors @ others.T / temperature  # (R, C)
         positive = logits.gather(1, twin[:, None])  # (R, 1)
         if margin:
@@ -193,6 +211,10 @@ def contrasted(
         logits = logits.masked_fill(excluded, -torch.inf)
         # A row without any negative has nothing to learn; log 0 would make it infinite.
         alone = excluded.all(dim=1, keepdim=True)
+        if draws.shape[1]:
+            negatives = logits.detach().scatter(1, twin[:, None], -torch.inf)
+            similar, there = _mixed(vectors, others, negatives, draws, mixed_from)  # (R, S) each
+            logits = torch.cat([logits, (similar / temperature).masked_fill(~there, -torch.inf)], dim=1)
         losses = torch.where(alone, positive, logits).logsumexp(dim=1, keepdim=True) - positive
         if focal:
             # 1 - p, exact where p is near 1; rounding may leave a loss a little below 0.
@@ -200,7 +222,8 @@ def contrasted(
         return losses.sum()
 
     own = rows.twin if rows.own is None else rows.own
-    of_rows = (rows.text_ids, rows.twin, own)
+    draws = rows.vectors.new_empty(len(own), 0, 3) if rows.draws is None else rows.draws
+    of_rows = (rows.text_ids, rows.twin, own, draws)
     at_a_time = max(1, ENTRIES // len(columns.vectors))
     if len(rows.vectors) <= at_a_time:
         return summed(rows.vectors, columns.vectors, *of_rows)
@@ -210,3 +233,32 @@ def contrasted(
         for piece, *rest in pieces
     ]
     return torch.stack(parts).sum()
+
+
+def _draws(mixed: int, unit: Tensor) -> Tensor:
+    """(2, N, S, 3) for S mixed negatives of each of this device's rows; those of a text do not depend on who has it."""
+    if not mixed:
+        return unit.new_empty(*unit.shape[:2], 0, 3)
+    draw = draw_together(unit.shape[1], unit.device)
+    draws = torch.rand(2, draw.total, mixed, 3, generator=torch.Generator().manual_seed(draw.seed))
+    return draws.to(unit.device)[:, draw.own]
+
+
+def _mixed(vectors: Tensor, others: Tensor, negatives: Tensor, draws: Tensor, among: int) -> tuple[Tensor, Tensor]:
+    """The cosines of rows with mixed negatives, and where there were two to mix, (R, S) each.
+
+    Args:
+        vectors: (R, D), of length 1.
+        others: (C, D), of length 1.
+        negatives: (R, C), logits; -inf where a column is no negative.
+        draws: (R, S, 3); see ``Rows``.
+        among: how many of the nearest ones are mixed.
+    """
+    nearness, places = negatives.topk(min(among, negatives.shape[1]), dim=1)  # (R, K)
+    count = (nearness > -torch.inf).sum(dim=1, keepdim=True)  # (R, 1)
+    first = (draws[..., 0] * count).long()  # (R, S)
+    second = (first + 1 + (draws[..., 1] * (count - 1)).long()) % count.clamp(min=1)  # another one
+    share = draws[..., 2:]  # (R, S, 1)
+    mixed = share * others[places.gather(1, first)] + (1 - share) * others[places.gather(1, second)]  # (R, S, D)
+    cosines = (vectors[:, None] * F.normalize(mixed, dim=-1)).sum(dim=-1)
+    return cosines, (count > 1).expand_as(cosines)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mirror.config import Rule
 from mirror.data.batches import MirroredBatch
+from mirror.errors import MirrorError
 from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
 from mirror.losses.gather import gather_in_order, world_size
@@ -108,6 +109,18 @@ class Queue(Loss):
         places = (self.pointer + torch.arange(len(keys), device=keys.device)) % self.size
         self.keys[places], self.text_ids[places] = keys, text_ids
         self.pointer.add_(len(keys)).remainder_(self.size)
+
+    def check_run(self, texts: int) -> None:
+        """Every place of the queue should get a key.
+
+        Raises:
+            MirrorError: the run makes fewer keys than the queue holds.
+        """
+        if self.size > texts:
+            raise MirrorError(
+                f"loss.size={self.size}: the run takes {texts} texts in all and never fills this queue; lower it, or "
+                "give more texts or epochs."
+            )
 
     @torch.no_grad()
     def after_step(self, embed: Embedder) -> None:

@@ -22,6 +22,7 @@ class _TwoEncoders(Loss):
     """
 
     sides_apart = True
+    equal_views = True
 
     def __init__(self, embedder: Embedder) -> None:
         super().__init__()

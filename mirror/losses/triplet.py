@@ -23,7 +23,8 @@ class Triplet(Loss):
     batch. A text whose like alone are in the batch has no triplet and counts as 0.
 
     Args:
-        margin: 5 in SBERT, whose vectors are not normalised; distances of unit vectors end at 2.
+        margin: 1 in SBERT, 5 in sentence-transformers' ``TripletLoss``, both on vectors of any length; distances of
+            unit vectors end at 2.
         hardest: the negative is the one nearest to the anchor; otherwise a random one, which follows the step's seed.
         mask_duplicates: texts that equal the anchor or its positive are not negatives.
     """

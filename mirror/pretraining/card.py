@@ -11,7 +11,7 @@ from typing import Any
 from mirror.config import BatchConfig, DataConfig, Pooling, PretrainConfig
 from mirror.config.compose import quoted
 from mirror.config.parts import described
-from mirror.config.suited import CARRIED, by_shape, suited
+from mirror.config.suited import CARRIED, by_config, suited
 from mirror.data.texts import TextTable
 
 CURVE_ROWS = 12
@@ -89,8 +89,7 @@ def tuning_settings(config: PretrainConfig, architecture: Any) -> dict[str, Any]
     if config.model.path:
         found = suited(config.model.path)
     else:
-        found = by_shape(architecture.model_type, architecture.num_hidden_layers, architecture.hidden_size)
-        found = replace(found, pooling=Pooling.first_last.value)
+        found = replace(by_config(architecture.to_dict()), pooling=Pooling.first_last.value)
     return {name: getattr(found, name) for name in CARRIED}
 
 

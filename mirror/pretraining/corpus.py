@@ -22,7 +22,7 @@ from mirror.pretraining.masking import choose_tokens, corrupt
 from mirror.pretraining.tokenizer import opens_word
 
 CHUNK = 1000
-"""Texts tokenised at a time."""
+"""Texts tokenised at once."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> int:
-        """Tells another text, or another tokenizer, from this one."""
+        """Identifies the text and the tokenizer."""
         return zlib.crc32(self.ids.tobytes())
 
 
@@ -69,17 +69,17 @@ def tokenize_corpus(texts: Sequence[str], tokenizer: Any, max_tokens: int, *, pr
 
 @dataclass
 class MaskedBatch:
-    """Blocks of tokens, some of them masked, and what the model should guess."""
+    """Blocks of tokens, some of them masked, and the tokens that the model must predict."""
 
     blocks: list[TokenBlock]
     places: list[Tensor]
-    """For each block (M,), the places of the tokens to guess among its R * W tokens."""
+    """For each block (M,), the indices of the tokens to predict among its R * W tokens."""
     targets: list[Tensor]
     """For each block (M,), the ids of those tokens."""
     words: list[Tensor]
     """For each block (2, L), the bags of words: which of the block's B texts, and a token's id, once a text."""
     count: int
-    """Tokens to guess in the whole batch, over all devices."""
+    """Tokens to predict in the whole batch, over all devices."""
     word_count: int
     """Entries of the bags of words in the whole batch, over all devices."""
     tokens: int
@@ -111,7 +111,7 @@ class MaskedBatch:
 
 
 class MaskedBatches(Dataset[MaskedBatch]):
-    """The batches of a run by their step: the same step is the same batch, masks included, whoever asks and when.
+    """The batches of a run by their step: a step always gives the same batch, masks included.
 
     Args:
         corpus: the pieces.
@@ -176,7 +176,7 @@ class MaskedBatches(Dataset[MaskedBatch]):
         held = np.unique((text * vocabulary + ids)[~special])  # each text's different tokens
         bags = np.split(held % vocabulary, np.searchsorted(held // vocabulary, np.arange(1, len(rows))))
         mine = range(self.rank, len(rows), self.world)
-        if not mine:  # the last batch has fewer pieces than there are devices: one more to read, nothing in it to guess
+        if not mine:  # the last batch has fewer pieces than devices: give this one a piece without masks
             mine, wanted, bags = range(1), np.zeros_like(wanted), [held[:0]]
         seen_parts, wanted_parts = np.split(seen, cuts), np.split(wanted, cuts)
         tokens: Tokens = {
@@ -215,7 +215,7 @@ class CorpusData(pl.LightningDataModule):
         self.steps, self.first, self.workers = steps, first, workers
 
     def train_dataloader(self) -> DataLoader[MaskedBatch]:
-        """Ready batches, one an item."""
+        """Batches; the data loader must not batch again."""
         if self.trainer is not None:
             self.training.rank, self.training.world = self.trainer.global_rank, self.trainer.world_size
             if len(self.training.pieces(0)) < self.training.world:
@@ -237,5 +237,5 @@ class CorpusData(pl.LightningDataModule):
         return DataLoader(self.validation, batch_size=None, sampler=StepSampler(self.validation.steps, 0, int))
 
     def transfer_batch_to_device(self, batch: MaskedBatch, device: torch.device, dataloader_idx: int) -> MaskedBatch:
-        """Batches move themselves."""
+        """Batches move their own tensors."""
         return batch.to(device)

@@ -1,4 +1,4 @@
-"""Word embeddings to start from: pre-training that begins with them skips the long plateau of unigram guesses.
+"""Word embeddings to start from: with them, pre-training skips the long plateau of unigram predictions.
 
 Positive pointwise mutual information of co-occurrence within a window, factorised (Levy & Goldberg 2014). With a
 model of 4 x 256 the loss left the plateau within 2M tokens instead of more than 8M.
@@ -14,11 +14,11 @@ from torch import Tensor
 from mirror.pretraining.corpus import Corpus
 
 WINDOW = 4
-"""Tokens to either side."""
+"""Context tokens on either side."""
 TOKENS = 20_000_000
-"""Tokens counted: more hardly change the vectors."""
+"""Most tokens counted: more hardly change the vectors."""
 CHUNK = 2_000_000
-"""Tokens counted at a time: bounds the memory."""
+"""Tokens counted at once, to bound the memory."""
 SMOOTHING = 0.75
 """Power of the context's frequency (Levy, Goldberg & Dagan 2015, section 3.2)."""
 
@@ -41,19 +41,19 @@ def ppmi_embeddings(corpus: Corpus, vocabulary: int, dimension: int, std: float,
     rng = np.random.default_rng(seed)
     left, strengths, _ = svds(ppmi, k=dimension, v0=rng.standard_normal(vocabulary).astype(np.float32))
     vectors = left * np.sqrt(strengths)  # (V, D)
-    # Singular directions are rotated, so that no coordinate, and no attention head, holds more than another.
+    # A random rotation, so that no coordinate and no attention head holds more than another.
     rotation, _ = np.linalg.qr(rng.standard_normal((dimension, dimension)))
     vectors = vectors @ rotation
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unknown = lengths[:, 0] < 1e-6
     vectors[unknown] = rng.standard_normal((int(unknown.sum()), dimension))
-    # Directions carry the meaning; lengths would only say how rare a word is.
+    # Directions carry the meaning; lengths only reflect how rare a word is.
     vectors *= std * np.sqrt(dimension) / np.linalg.norm(vectors, axis=1, keepdims=True)
     return torch.from_numpy(vectors.astype(np.float32))
 
 
 def _cooccurrences(corpus: Corpus, vocabulary: int) -> sparse.csr_matrix:
-    """How often two tokens stand within ``WINDOW`` of each other in a piece, (V, V)."""
+    """How often two tokens occur within ``WINDOW`` of each other in a piece, (V, V)."""
     counts = sparse.csr_matrix((vocabulary, vocabulary), dtype=np.float32)
     piece = np.repeat(np.arange(len(corpus)), corpus.lengths)[:TOKENS]
     ids = corpus.ids[:TOKENS].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Which tokens the model must guess, and what it sees in their place."""
+"""Which tokens the model must predict, and what it sees instead of them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def _mean_span() -> float:
 def corrupt(
     ids: IDS, chosen: NDArray[np.bool_], mask_id: int, ordinary: IDS, config: MaskingConfig, rng: np.random.Generator
 ) -> IDS:
-    """What the model sees: of the chosen tokens 80 % masked, 10 % random, 10 % as they are (Devlin et al. 2019).
+    """What the model sees: of the chosen tokens, 80 % masked, 10 % random, 10 % unchanged (Devlin et al. 2019).
 
     ``ordinary`` are the ids that a random token is drawn from.
     """

@@ -1,7 +1,7 @@
 """The pre-training step: masked tokens in, cross entropy out.
 
-Beside the masked tokens, a text's mean vector can be asked for the bag of its words: each different token of the text
-should score high in the vocabulary. Guesses teach the vectors of tokens; what comes of their mean is left to chance.
+Besides the masked tokens, a text's mean vector can be made to predict its bag of words: each distinct token of it
+should score high in the vocabulary. Masked tokens train the token vectors, not their mean.
 After Ma et al. 2024 (Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval), who ask
 the CLS vector, through the head that fills in masks.
 """
@@ -27,20 +27,19 @@ from mirror.training.resume import seed_step
 log = logging.getLogger(__name__)
 
 STD = 0.02
-"""Of new weights (Devlin et al. 2019)."""
+"""Standard deviation of new weights (Devlin et al. 2019)."""
 LOG_EVERY = 50
-"""Steps between two looks at the loss."""
+"""Steps between two readings of the loss."""
 PERPLEXITY = "val/perplexity"
-"""Of the held-out texts, in the curve."""
+"""Name of the held-out perplexity in the curve."""
 GUESSES = 3
-"""Guesses shown for each blank."""
+"""Predictions shown for each blank."""
 
 
 class BagOfWords(nn.Module):
-    """Scores over the vocabulary for the mean vectors of texts; a head of its own, left behind after pre-training.
+    """Scores over the vocabulary for the mean vectors of texts; a separate head, dropped after pre-training.
 
-    Through the head that fills in masks, the raw model's mean becomes better and mirror tuning adds less to it (STS-B
-    test, 2 x 256, one seed: 61.1 to 64.2 instead of 54.7 to 63.9).
+    With the mask head instead, the raw mean is better and mirror tuning adds less to it (benchmarks/results/notes.md).
     """
 
     def __init__(self, hidden: int, embeddings: nn.Linear) -> None:
@@ -51,7 +50,7 @@ class BagOfWords(nn.Module):
         nn.init.eye_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
         spread = float(embeddings.weight.detach().std())
-        nn.init.constant_(self.norm.weight, STD / spread)  # the first scores are as even as a new model's
+        nn.init.constant_(self.norm.weight, STD / spread)  # initial scores vary as little as a new model's
         self.bias = nn.Parameter(torch.zeros(embeddings.out_features))
         if embeddings.bias is not None:
             self.bias.data.copy_(embeddings.bias.data)
@@ -107,7 +106,7 @@ class PretrainModule(pl.LightningModule):
         return self._encoder[0]
 
     def _keep_wanted(self, backbone: Any, arguments: Any, output: Any) -> Any:
-        """Hand on the states of the masked tokens alone: whatever head follows, it sees a seventh of the tokens."""
+        """Pass only the states of the masked tokens to the head: a seventh of all tokens."""
         if self._wanted is not None:
             block, places = self._wanted
             states = output.last_hidden_state  # (R, W, D)
@@ -125,7 +124,7 @@ class PretrainModule(pl.LightningModule):
         return scores
 
     def _cross_entropies(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
-        """Of the masked tokens, and of the bags of words if they are asked for; each summed over this device."""
+        """Losses of the masked tokens and, if used, of the bags of words; each summed over this device."""
         guessed, held = [], []
         for block, places, targets, words in zip(batch.blocks, batch.places, batch.targets, batch.words, strict=True):
             guessed.append(F.cross_entropy(self.logits(block, places).float(), targets, reduction="sum"))
@@ -153,7 +152,7 @@ class PretrainModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:
         """Stop at a loss that is not finite."""
-        # Each look at the loss waits for the device.
+        # Reading the loss waits for the device.
         if self.global_step % LOG_EVERY == 0 or self.global_step == self.steps:
             self.loss = float(outputs["masked"])
             total = float(outputs["loss"])
@@ -163,11 +162,11 @@ class PretrainModule(pl.LightningModule):
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the last loss, which a run that goes on from its last step does not meet again."""
+        """Keep the last loss: a run resumed at its last step does not compute it again."""
         checkpoint["last_loss"] = self.loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it from there; checkpoints of earlier versions have none."""
+        """Restore the last loss; checkpoints of earlier versions have none."""
         self.loss = checkpoint.get("last_loss", self.loss)
 
     def on_validation_epoch_start(self) -> None:
@@ -191,7 +190,7 @@ class PretrainModule(pl.LightningModule):
 
     @torch.no_grad()
     def fill(self) -> list[str]:
-        """The samples with the model's guesses, one line each."""
+        """The samples with the model's predictions, one line each."""
         lines = []
         was_training = self.model.training
         self.model.eval()
@@ -206,5 +205,5 @@ class PretrainModule(pl.LightningModule):
         return lines
 
     def configure_optimizers(self) -> Any:
-        """Over all weights."""
+        """The optimizer of all weights."""
         return optimizers(self, self.optim, self.schedule, self.steps)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     quieten(rank_zero)
     check_optimizer(config.optim, config.schedule)
     hardware = choose_hardware(config.trainer)
+    if config.model.path is None:
+        _check_size(config, hardware)
     before = interrupted_run(folder) if config.resume else None
     if rank_zero and before is None and (folder / TOKENIZER).exists():  # it would be taken for this run's, and removed
         raise MirrorError(f"{folder} holds {TOKENIZER}/ already: choose a new folder, or set tokenizer.path to it.")
@@ -147,6 +150,20 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
         remove_checkpoints(folder / CHECKPOINTS)
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+
+
+def _check_size(config: PretrainConfig, hardware: Hardware) -> None:
+    """Refuse a model that memory cannot hold, before the system ends the process without a word."""
+    weights = config.model.weights(config.tokenizer.vocab_size)
+    # On a CPU each weight has a gradient and Adam's two moments beside it; a GPU's run is told by torch.
+    needed = weights * 4 * (4 if hardware.device == "cpu" else 1)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise MirrorError(
+            f"model.layers={config.model.layers}, model.hidden={config.model.hidden} and the other sizes make "
+            f"{weights / 1e9:.1f} billion weights, for which this machine's {there / 2**30:.0f} GiB of memory do not "
+            "suffice: lower them, as in size=base."
+        )
 
 
 def _command(first: Sequence[str], resumed: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ ROBERTA_SPECIAL = {
 
 
 COVERAGE = 0.9999
-"""Of all the characters of the text that a WordPiece vocabulary spells out; the rarest become unknown."""
+"""Share of the text's characters that a WordPiece vocabulary contains; the rarest become unknown."""
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, max_tokens: int, *, progress: bool) -> Any:
@@ -62,8 +62,8 @@ def _word_pieces(texts: Sequence[str], config: TokenizerConfig, progress: bool) 
         new.normalizer, new.pre_tokenizer, new.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
         return new
 
-    # The library numbers the pieces that continue a word in the order of a hash table, another one each time, and
-    # ties among merges follow the numbers. Given as special tokens, they are numbered as they stand.
+    # The library numbers the pieces that continue a word in the order of a hash table, which changes each time, and
+    # breaks ties among merges by these numbers. Special tokens are numbered in the given order.
     letters = _alphabet(texts, normalizer)
     inner = [f"##{letter}" for letter in letters if len(pre_tokenizer.pre_tokenize_str(f"a{letter}a")) == 1]
     draft = tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -104,7 +104,7 @@ def _byte_pairs(texts: Sequence[str], config: TokenizerConfig, progress: bool) -
     learnt = Tokenizer(models.BPE())
     if config.lowercase:
         learnt.normalizer = normalizers.Lowercase()
-    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # a word is one, wherever it stands
+    learnt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # one token per word, at any position
     learnt.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
@@ -118,7 +118,7 @@ def _byte_pairs(texts: Sequence[str], config: TokenizerConfig, progress: bool) -
 
 
 def load_tokenizer(path: str) -> Any:
-    """A tokenizer that is there already.
+    """An existing tokenizer.
 
     Raises:
         MirrorError: it cannot be loaded, or has no mask token.
@@ -128,7 +128,7 @@ def load_tokenizer(path: str) -> Any:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # whatever the library makes of a folder that is none of its own
+    except Exception as error:  # the library may raise anything for a foreign folder
         raise unloadable("tokenizer.path", path, error, reachable=reachable) from error
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise MirrorError(f"tokenizer.path={path} has no mask or padding token: give a masked language model's.")

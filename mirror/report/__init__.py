@@ -1,4 +1,4 @@
-"""One report over all runs of a sweep: tables, pictures, a page. Reads what the runs left, and nothing else."""
+"""One report over all runs of a sweep: tables, pictures, a page. It reads only the files of the runs."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 PAGE, TABLES = "report.html", ("runs.csv", "table.csv", "table.md", "table.tex")
 GENERATOR = '<meta name="generator" content="mirror">'
-"""In the page's head, so that a report replaces reports alone."""
+"""Mark in the page's head, so that a report only ever replaces a report."""
 
 
 def report(config: ReportConfig) -> Path:
@@ -44,7 +44,7 @@ def report(config: ReportConfig) -> Path:
             _write(config, folders, target, every=config.every)
             time.sleep(config.every)
     except KeyboardInterrupt:
-        return _write(config, folders, target, every=None)  # a page that is left alone does not reload
+        return _write(config, folders, target, every=None)  # the final page does not reload
 
 
 def _write(config: ReportConfig, folders: list[Path], target: Path, every: int | None) -> Path:
@@ -88,7 +88,7 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
 
 
 def _not_ours(target: Path) -> list[str]:
-    """Files in the way that no report made; a folder of mirror's is known by its page."""
+    """Files in the way that no report made; a report's folder is recognised by its page."""
     try:
         if GENERATOR in (target / PAGE).read_text(encoding="utf-8", errors="replace"):
             return []

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from mirror.config import Pooling, TrainConfig
-from mirror.config.parts import described
+from mirror.config.parts import described, located
 from mirror.data.sources import pydocs
 from mirror.data.texts import TextTable
+from mirror.encoder.export import STAGES
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.sets import Score
 from mirror.runs.record import TUNED
@@ -73,15 +74,22 @@ arXiv 2104.08027) from raw text alone, without labels.
             )
         if "pydocs" in after:
             card += f"\npydocs is the documentation of {pydocs.origin()}; another installation gives another set.\n"
-    card += """
+    own = (
+        isinstance(config.model.pooling, Mapping)
+        and located(config.model.pooling, "model.pooling") not in STAGES.values()
+    )
+    load = "from mirror import MirrorEncoder" if own else "from sentence_transformers import SentenceTransformer"
+    card += f"""
 ## Use
 
 ```python
-from sentence_transformers import SentenceTransformer
+{load}
 
-encoder = SentenceTransformer("this/folder")
+encoder = {"MirrorEncoder.load" if own else "SentenceTransformer"}("this/folder")
 ```
 """
+    if own:
+        card += "\nSentence-transformers has no such pooling: this folder loads with mirror alone.\n"
     if config.model.pooling == Pooling.mean_padded.value:
         card += (
             "\nThis encoder averages padding, as the Mirror-BERT authors' code does. sentence-transformers averages "

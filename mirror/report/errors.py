@@ -1,4 +1,4 @@
-"""Where encoders err, before and after: tables, and ``errors.html``, one page that needs no other file."""
+"""Shows where encoders err, before and after training: tables, and ``errors.html``, a self-contained page."""
 
 import logging
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 PAGE = "errors.html"
 TEMPLATE = Path(__file__).with_name("errors.html")
 POINTS = 1500
-"""Pairs drawn of a larger set, so that the page stays quick; the residuals are of all."""
+"""Most pairs drawn of a set, so that the page stays fast; the residuals count all pairs."""
 BINS = np.linspace(-1, 1, 51)
-"""Of the residuals."""
+"""Bins of the residuals."""
 
 
 def check_plotly() -> None:
-    """Refuse before a long run what would fail after it.
+    """Fail before a long run rather than after it.
 
     Raises:
         MirrorError: plotly is not installed.
@@ -37,7 +37,7 @@ def check_plotly() -> None:
 
 
 def show_errors(results: Results, columns: Sequence[str], folder: Path) -> None:
-    """Print and write what ``eval.errors`` and ``eval.neighbours`` ask for; the last column leads."""
+    """Print and write what ``eval.errors`` and ``eval.neighbours`` ask for, sorted by the last column."""
     config = results.config
     if config.neighbours:
         near = {column: results.neighbours[column] for column in columns}
@@ -60,10 +60,10 @@ def write_page(errors: Errors, columns: Sequence[str], path: Path, *, several: b
     """The tables and, for each set, the similarity against the gold score and the residuals, as interactive plots.
 
     Args:
-        errors: of these columns.
-        columns: the encoders, the one that leads last.
-        path: of the page.
-        several: say that they are of the last of several seeds.
+        errors: the errors of these columns.
+        columns: the encoders; the page is sorted by the last one.
+        path: where the page is written.
+        several: say that the errors are those of the last of several seeds.
     """
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -96,7 +96,7 @@ def write_page(errors: Errors, columns: Sequence[str], path: Path, *, several: b
 
 
 def _plots(found: SetErrors, first: int) -> list[dict[str, Any]]:
-    """For plotly in the page, which knows the colours: a picture of each encoder, and one of all residuals."""
+    """Plotly traces: one plot for each encoder, and one of all residuals; the page chooses the colours."""
     test, (*_, last) = found.test, found.similarities
     drawn = np.sort(np.random.default_rng(0).permutation(len(test))[:POINTS])
     pairs = test.pairs()

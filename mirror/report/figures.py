@@ -1,4 +1,4 @@
-"""The pictures of a comparison, by what its axes are."""
+"""The plots of a comparison; which ones depends on its axes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from mirror.report.table import Comparison, Row, shown
 from mirror.runs.record import TUNED
 
 LINES = 10
-"""Lines or curves in a picture; of more, those with the best scores."""
+"""Most lines in a plot: where there are more, those with the best scores are drawn."""
 COUNTED = ("data.size", "batch.size", "loss.temperature", "optim.lr", "model.learning_rate", "model.temperature")
-"""Settings that are varied by factors: their axis is logarithmic."""
+"""Settings that are usually varied by factors: their axis is logarithmic."""
 POINTS = 200
-"""Of a loss curve that are drawn."""
+"""Most points drawn of a loss curve."""
 COLORS = qualitative.D3
-"""Ten that stand out on white and on black."""
+"""Ten colours that are visible on white and on black."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ def _numeric(items: Sequence[Any]) -> bool:
 
 
 def _best(rows: Sequence[Row], score: str | None) -> list[Row]:
-    """Those that a picture has room for, in their order."""
+    """The rows that a plot has room for, in their order."""
     if len(rows) <= LINES:
         return list(rows)
     ranked = sorted(rows, key=lambda row: row.cells[score].mean if score in row.cells else 0.0, reverse=True)
@@ -64,7 +64,7 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
     lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         lines.setdefault(tuple(row.settings[other] for other in others), []).append(row)
-    # What has one value of the axis says nothing about it, unless it alone has that value.
+    # A line with one point says nothing about the axis, unless no other line has that value.
     compared = {row.settings[axis] for members in lines.values() if len(members) > 1 for row in members}
     lines = {key: rows for key, rows in lines.items() if len(rows) > 1 or rows[0].settings[axis] not in compared}
     total = len(lines)

@@ -26,7 +26,7 @@ def seeds(row: Row) -> str:
 
 
 def runs_csv(runs: Sequence[Run]) -> str:
-    """Every run and seed in a line of its own."""
+    """One line for each run and seed."""
     axes = varying(runs)
     sets = list(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores))
     lines: list[list[object]] = [[*axes, "seed", "status", "version", *sets, "loss", "seconds", "error", "folder"]]
@@ -40,7 +40,7 @@ def runs_csv(runs: Sequence[Run]) -> str:
 
 
 def table_csv(comparisons: Sequence[Comparison]) -> str:
-    """Every row and score in a line of its own, averaged over seeds: long form, as plotting libraries take it."""
+    """One line for each row and score, averaged over seeds: the long form that plotting libraries take."""
     axes = list(dict.fromkeys(axis for comparison in comparisons for axis in comparison.axes))
     lines: list[list[object]] = [["compared on", *axes, "score", "mean", "sd", "seeds", "p", "transductive"]]
     for comparison in comparisons:

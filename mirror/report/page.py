@@ -1,4 +1,4 @@
-"""One HTML page with everything in it: it opens from the disk, without a network."""
+"""A self-contained HTML page, which opens from the disk without a network."""
 
 import base64
 import json
@@ -88,7 +88,7 @@ def page(found: Found, comparisons: Sequence[Comparison], title: str, folder: Pa
 
 
 def beside(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """What stands under a table: the untouched model, and figures of others."""
+    """Rows under a table: the untouched model, and published figures."""
     raw = {f"untouched model, {column}": scores for column, scores in comparison.raw.items()}
     return {**raw, **published(comparison.scores)} if comparison.scores else {}
 

@@ -1,4 +1,4 @@
-"""The pictures at the end of a run: cosine similarities before and after, the geometry on the way."""
+"""The plots at the end of a run: cosine similarities before and after training, and the geometry during it."""
 
 import logging
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ LABELS = {"true": "pairs that belong together", "random": "random pairs"}
 
 
 def draw_cosines(before: tuple[str, Histograms], after: tuple[str, Histograms], path: Path) -> None:
-    """Histograms as a PNG: a row for each set, the untouched model on the left, the tuned one on the right.
+    """Draw the histograms as a PNG: a row for each set, the untouched model on the left, the tuned one on the right.
 
     Without matplotlib there is no picture, only a line in the log.
 
@@ -49,10 +49,10 @@ def draw_cosines(before: tuple[str, Histograms], after: tuple[str, Histograms], 
 
 
 def draw_geometry(curve: Mapping[str, list[float]], path: Path) -> None:
-    """The course of each figure of the geometry as a PNG.
+    """Draw each figure of the geometry over the steps as a PNG.
 
     Args:
-        curve: the steps, and at each the figures; ``geometry_curve`` of the record.
+        curve: the steps and, by name, the figures at each step: ``geometry_curve`` of the record.
         path: of the file.
     """
     names = [name for name in curve if name != "step"]
@@ -68,7 +68,7 @@ def draw_geometry(curve: Mapping[str, list[float]], path: Path) -> None:
 
 
 def _figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches; None without matplotlib."""
+    """An empty figure of this size in inches; None without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Figures of others, to stand beside ours; Spearman × 100, all pairs of a set ranked together."""
+"""Published figures, for comparison with ours; Spearman × 100, all pairs of a set ranked together."""
 
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 

@@ -1,4 +1,4 @@
-"""Finished and other runs as they lie on the disk: what each was asked for, and what it found."""
+"""Reads runs from the disk, finished or not: their settings and their results."""
 
 import json
 import shlex
@@ -15,13 +15,13 @@ from mirror.runs.record import METRICS, TUNED, by_step, headline
 from mirror.runs.registry import identity, read_run
 
 LOG_CHARACTERS = 4000
-"""Of a run's log, from its end, that go into the page."""
+"""Most characters of a run's log shown on the page, from its end."""
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
 class Sample:
-    """What one seed of a run found."""
+    """The results of one seed of a run."""
 
     seed: int
     scores: dict[str, float]
@@ -107,7 +107,7 @@ class Found:
 
 
 def collect(folders: Sequence[Path]) -> Found:
-    """Read every run under the folders; what is no run of ours is named and left out."""
+    """Read every run under the folders; what is not one of mirror's runs is named and left out."""
     runs: list[Run] = []
     problems: list[str] = []
     seen: dict[tuple[str, Any], Path] = {}
@@ -184,7 +184,7 @@ def _headlines(content: Mapping[str, Any], sets: Mapping[str, Mapping[str, float
 
 
 def _asked(folder: Path) -> tuple[dict[str, str], dict[str, str | None]]:
-    """What Hydra keeps beside a run: the overrides and the options of the groups."""
+    """What Hydra stores with a run: the overrides and the options of the groups."""
     try:
         overrides = yaml.load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"), _YAML) or []
         stored = yaml.load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"), _YAML)

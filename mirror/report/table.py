@@ -19,9 +19,9 @@ from mirror.report.runs import Run, Sample
 from mirror.runs.registry import NEUTRAL
 
 SIGNIFICANT = 0.05
-"""p after Holm's correction below which a difference is marked."""
+"""A difference is marked if its p, after Holm's correction, is below this."""
 NOT_AXES = ("seed", "seeds", "sweep", "eval", "experiment", *NEUTRAL)
-"""Settings that are averaged over, or that say nothing about the encoder."""
+"""Settings that are averaged over, or that do not affect the encoder."""
 
 
 @dataclass
@@ -32,12 +32,12 @@ class Cell:
     """By seed."""
     best: bool = False
     p: float | None = None
-    """Of the difference from the baseline, by Holm's correction over the rows; None where it cannot be tested."""
+    """p of the difference from the baseline, with Holm's correction over the rows; None if it cannot be tested."""
     transductive: bool = False
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return statistics.fmean(self.values.values())
 
     @property
@@ -47,13 +47,13 @@ class Cell:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference from the baseline is more than chance."""
+        """Whether the difference from the baseline is significant."""
         return self.p is not None and self.p < SIGNIFICANT
 
 
 @dataclass
 class Row:
-    """Runs that differ in nothing but their seeds."""
+    """Runs that differ only in their seeds."""
 
     settings: dict[str, Any]
     """By axis."""
@@ -64,22 +64,22 @@ class Row:
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """One for each seed."""
+        """One sample for each seed."""
         return [sample for run in self.runs for sample in run.samples]
 
     @property
     def label(self) -> str:
-        """Its settings in a line."""
+        """Its settings on one line."""
         return ", ".join(map(shown, self.settings.values())) or "all runs"
 
     @property
     def loss(self) -> float | None:
-        """At the end, mean over the seeds."""
+        """Loss at the end of training, mean over the seeds."""
         return _mean(sample.loss for sample in self.samples)
 
     @property
     def seconds(self) -> float | None:
-        """Of training, mean over the runs."""
+        """Seconds of training, mean over the runs."""
         return _mean(run.seconds.get("train") for run in self.runs)
 
     @property
@@ -95,7 +95,7 @@ class Row:
 
 @dataclass
 class Comparison:
-    """Runs that may be compared: of one version, on the same test sets."""
+    """Comparable runs: of one version, on the same test sets."""
 
     title: str
     axes: list[str]
@@ -107,7 +107,7 @@ class Comparison:
 
     @property
     def headline(self) -> str | None:
-        """The score that pictures show: the average, else the first set."""
+        """The score that plots show: the average, else the first set."""
         return AVERAGE if AVERAGE in self.scores else next(iter(self.scores), None)
 
 
@@ -136,7 +136,7 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> list[Comparison
 
 
 def varying(runs: Sequence[Run]) -> list[str]:
-    """The settings that tell the runs apart: those that were typed, then others that do not follow from these."""
+    """The settings that differ between the runs: those that were typed, then others that do not follow from these."""
     typed = dict.fromkeys(NUMBER_OF.get(key, key) for run in runs for key in run.typed)
     varied = [key for key in typed if key not in NOT_AXES and not key.startswith("logger.")]
     axes = [key for key in varied if len({value(run, key) for run in runs}) > 1]
@@ -156,7 +156,7 @@ def value(run: Run, key: str) -> Any:
 
 
 def shown(item: Any) -> str:
-    """A value as a table shows it: of a path the last part, which tells folders apart."""
+    """A value as a table shows it; a path is shortened to its last part, which identifies the folder."""
     if isinstance(item, str) and item.count("/") > 1:
         return Path(item).name
     if isinstance(item, bool) or item is None:
@@ -184,13 +184,13 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
         if len(rows) > 1:
             max((row.cells[name] for row in rows if name in row.cells), key=lambda cell: cell.mean).best = True
     version, sets = runs[0].frame
-    told = ", ".join(f"{name} ({size:,})" for name, size in sets) or "not measured"
+    described = ", ".join(f"{name} ({size:,})" for name, size in sets) or "not measured"
     raw = runs[0].raw if all(run.raw == runs[0].raw for run in runs) else {}
-    return Comparison(f"mirror {version}: {told}" if several else told, axes, rows, scores, raw)
+    return Comparison(f"mirror {version}: {described}" if several else described, axes, rows, scores, raw)
 
 
 def _mark_baseline(comparison: Comparison, baseline: str) -> bool:
-    """Find the baseline's row and test the others against it; whether it is there."""
+    """Find the baseline's row and test the others against it; returns whether it was found."""
     wanted = dict(part.strip().partition("=")[::2] for part in baseline.split(","))
     # Also by what all rows have in common, so that a command still holds when an axis is added.
     found = [row for row in comparison.rows if all(shown(value(row.runs[0], key)) == wanted[key] for key in wanted)]

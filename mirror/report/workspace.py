@@ -1,4 +1,4 @@
-"""A workspace in W&B that compares the runs of a sweep, once they lie there."""
+"""A workspace in W&B that compares the runs of a sweep, once they are uploaded."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -85,7 +85,7 @@ def workspace(runs: Sequence[Run], comparisons: Sequence[Comparison], entity: st
 
 
 def save(made: Any) -> str:
-    """Put a workspace on the server; its address.
+    """Save a workspace on the server; returns its address.
 
     Raises:
         MirrorError: there is no key, or W&B refuses or does not answer.
@@ -96,6 +96,6 @@ def save(made: Any) -> str:
         raise MirrorError(f"wandb={made.entity} needs a key of W&B: set WANDB_API_KEY, or give wandb login one.")
     try:
         made.save()
-    except Exception as error:  # the package lets through whatever its server or the network says
+    except Exception as error:  # the package may raise anything from its server or the network
         raise MirrorError(f"W&B did not take the workspace ({' '.join(str(error).split())[:200]}).") from error
     return str(made.url)

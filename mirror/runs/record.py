@@ -1,6 +1,6 @@
-"""What a run leaves in ``metrics.json``: from its first second on, so that a run that dies says so.
+"""The record of a run, ``metrics.json``: written from its first second on, so that a run that dies is on record.
 
-What was measured stands under these keys; a *column* is an encoder by one pooling, such as ``raw mean`` or ``tuned``:
+The results are under these keys; a *column* is an encoder with one pooling, such as ``raw mean`` or ``tuned``:
 
 - ``scores``: by column and set, the figures × 100 by protocol, and ``pairs``; over several seeds, their means.
 - ``headlines``: by set, the protocol whose figure the field quotes, one of those in ``scores``.
@@ -8,7 +8,7 @@ What was measured stands under these keys; a *column* is an encoder by one pooli
 - ``certainty``: by column and set (and ``average of 7``), the bootstrap ``interval``; over several seeds also each
   figure (``seeds``), ``sd`` and Student's ``seed_interval``.
 - ``comparisons``: a list of two columns on one set; see ``mirror.evaluation.certainty.Comparison``.
-- ``contamination``: by column and set, what the training texts hold; see ``mirror.evaluation.contamination.Overlap``.
+- ``contamination``: by column and set; see ``mirror.evaluation.contamination.Overlap``.
 - ``geometry``: by column; see ``mirror.evaluation.geometry.Geometry``.
 - ``geometry_curve``: the same figures while training, by ``step``, of the run's own seed.
 - ``cosines``: by column and set, histograms of the cosine similarities.
@@ -41,7 +41,7 @@ from mirror.version import __version__
 
 METRICS = "metrics.json"
 CHECKPOINTS = "checkpoints"
-"""Folder within a run's folder; it is there until the run is finished."""
+"""Folder within a run's folder, removed once the run is finished."""
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
 TUNED = "tuned"
@@ -50,7 +50,7 @@ PACKAGES = (
     "torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "scipy", "pandas",
     "wordfreq",
 )  # fmt: skip
-"""Whose versions decide whether a run can be repeated; the documentation of some is a training text."""
+"""Packages whose versions decide whether a run can be repeated; the documentation of some is a training text."""
 
 
 class RunRecord:
@@ -103,7 +103,7 @@ class RunRecord:
             self.content["status"], self.content["error"] = "interrupted", f"stopped by {by}"
         self.content["seconds"]["total"] = round(time.time() - self.started, 3)
         self.content["peak_memory_mib"] = round(_peak_memory_mib())
-        with suppress(MirrorError) if error else nullcontext():  # a disk that is full for the record too adds nothing
+        with suppress(MirrorError) if error else nullcontext():  # of a full disk, the first error is enough
             self.write()
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -149,18 +149,18 @@ def headline(content: Mapping[str, Any], name: str, score: Mapping[str, float]) 
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether ``resume=`` finds something to go on from."""
+    """Whether ``resume=`` finds a checkpoint."""
     return any((folder / CHECKPOINTS).glob("*.ckpt"))
 
 
 def not_written(folder: Path, error: BaseException, name: str = "") -> MirrorError:
-    """The sentence for a run whose disk is full, at a file of that name."""
+    """The error for a file that cannot be written, for example on a full disk."""
     way = f"go on with resume={folder}" if has_checkpoint(folder) else "start again"
     return MirrorError(f"{folder / name} cannot be written ({error}): free some space, then {way}.")
 
 
 def record_failure(folder: Path, config: dict[str, Any], error: BaseException) -> None:
-    """Leave the reason of a run that failed before it had a record; what is there already stays."""
+    """Record why a run failed before it had a record; an existing record stays."""
     if not (folder / METRICS).exists():
         with suppress(type(error)), RunRecord(folder, config):
             raise error

@@ -1,4 +1,4 @@
-"""The runs of a sweep: which of them are the same, how each ended, how far the sweep is."""
+"""The runs of a sweep: which are identical, how each ended, how far the sweep is."""
 
 import hashlib
 import json
@@ -29,18 +29,18 @@ NEUTRAL = (
     "checkpoint_every",
     "trial",
 )
-"""Settings that change nothing in what a run finds."""
+"""Settings that do not change a run's results."""
 
 LOCK = ".lock"
 LEFT = (
     METRICS, CURVE, f"{SCRATCH}*", "checkpoints", "best", "encoder", "seed-*", "cosines.png", "geometry.png",
     "errors.html", "tensorboard", "wandb",
 )  # fmt: skip
-"""What a run of ``scripts/train.py`` may leave beside what Hydra writes."""
+"""What a run of ``scripts/train.py`` may write, besides what Hydra writes."""
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Ten characters that are equal for runs with the same resolved settings, as plain values, and for no others."""
+    """Ten characters that identify the resolved settings of a run, given as plain values."""
 
     def essential(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         return {
@@ -49,8 +49,8 @@ def identity(config: Mapping[str, Any]) -> str:
             if prefix + key not in NEUTRAL
         }
 
-    told = json.dumps(essential(config), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(told.encode()).hexdigest()[:10]
+    content = json.dumps(essential(config), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ def runs_in(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def strangers(folder: Path, *ours: str) -> list[str]:
-    """What lies in a folder beside a lock and the names of ``ours``, which may be patterns."""
+    """Names in a folder other than the lock and those in ``ours``, which may be patterns."""
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir())
@@ -85,7 +85,10 @@ def strangers(folder: Path, *ours: str) -> list[str]:
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[bool]:
-    """Holds a folder, which is made, until the end or the death of this process; whether no other process holds it."""
+    """Create a folder and hold its lock; yields False if another process holds it.
+
+    The lock ends with the block, or with this process.
+    """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +121,6 @@ def end_with_sweep() -> None:
 
 
 def usual_seconds(runs: Sequence[Mapping[str, Any]]) -> float | None:
-    """How long a run took, as a rule; None where none has finished."""
+    """Median seconds of the finished runs; None if none has finished."""
     times = [run["seconds"]["total"] for run in runs if run["status"] == "finished" and "total" in run["seconds"]]
     return median(times) if times else None

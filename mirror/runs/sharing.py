@@ -1,6 +1,6 @@
-"""What runs of a sweep have in common is read and computed once by each process, not once by each run.
+"""Shares what the runs of a sweep have in common: each process reads and computes it once, not once per run.
 
-A single run shares nothing and keeps nothing. What is kept must not be changed by those that get it.
+A single run shares nothing and keeps nothing. Callers must not change what they get.
 """
 
 import hashlib
@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 KEPT = 2
-"""Results of a kind that are kept, the last ones: a sweep's slow axes change seldom, and vectors are large."""
+"""Number of results kept of each kind, the latest: a sweep's slow axes change seldom, and vectors are large."""
 _kept: dict[str, dict[Hashable, Any]] = {}
 _sharing = False
 
 
 def start_sharing() -> None:
-    """From now on this process remembers; files are taken to stay as they are."""
+    """From now on this process keeps results; it assumes that files do not change."""
     global _sharing
     _sharing = True
 
 
 def shared(kind: str, key: Hashable, make: Callable[[], T]) -> T:
-    """What ``make`` gives: in a sweep the same object as when it was last asked for with this key."""
+    """The result of ``make``; in a sweep, the object that the last call with this key returned."""
     if not _sharing:
         return make()
     results = _kept.setdefault(kind, {})
@@ -34,7 +34,7 @@ def shared(kind: str, key: Hashable, make: Callable[[], T]) -> T:
 
 
 def sharing() -> bool:
-    """Whether others may get the same object."""
+    """Whether results are shared."""
     return _sharing
 
 

@@ -9,27 +9,27 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] | None = None
-"""The signals that came, within a command."""
+"""Signals received during a command."""
 _held = 0
 _workers_handler: Any = signal.SIG_DFL
 """What heard of a child's end before a signal came."""
 
 
 def received() -> int | None:
-    """The signal that asked this command to end, if one did: libraries turn what it raises into exits and errors of
-    their own."""
+    """The signal that asked this command to end, if any: libraries turn the exception into exits and errors of their
+    own."""
     return _received[0] if _received else None
 
 
 def heeded() -> list[signal.Signals]:
-    """The signals to take over: Python lets the main thread alone, and what a shell has had ignored stays ignored."""
+    """The signals to take over: none outside the main thread, and none that the shell ignores."""
     if threading.current_thread() is not threading.main_thread():
         return []
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def note(number: int) -> bool:
-    """Remember a signal; whether it is to be obeyed at once, as a second Ctrl-C always is. A second SIGTERM adds
+    """Remember a signal; returns whether to obey it at once, as with every second Ctrl-C. A second SIGTERM adds
     nothing: ``timeout`` sends two."""
     again = received() is not None
     if _received is not None:
@@ -57,7 +57,7 @@ def _obey(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Both signals raise ``KeyboardInterrupt`` inside, so that one path ends a run whoever asks for it."""
+    """Both signals raise ``KeyboardInterrupt`` inside, so that a run ends the same way for both."""
     global _received
     _received = []
     before = {number: signal.signal(number, _obey) for number in heeded()}
@@ -73,7 +73,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """A signal waits for the end of what must not be done by half."""
+    """Delay signals until the end of the block, which must not be interrupted halfway."""
     global _held
     before = received()
     _held += 1

@@ -1,4 +1,4 @@
-"""The texts nearest in meaning to a query, by the tuned encoder and by the model it was made from."""
+"""The texts nearest in meaning to a query, by the tuned encoder and by its base model."""
 
 import copy
 import logging
@@ -26,11 +26,11 @@ from mirror.search.vectors import Hit, kept_vectors, nearest, unit_vectors
 log = logging.getLogger(__name__)
 
 STORE = "vectors"
-"""Folder under ``outputs`` for the vectors of the collections that were searched."""
+"""Folder under ``outputs`` for the vectors of searched collections."""
 
 
 def search(config: SearchConfig) -> None:
-    """Print the nearest texts, the raw model's beside the tuned encoder's.
+    """Print the nearest texts by the raw model and by the tuned encoder, side by side.
 
     Raises:
         MirrorError: there is no encoder or no text to search.
@@ -58,8 +58,8 @@ def search(config: SearchConfig) -> None:
         encoder.to(choose_device(config.accelerator))
         hits.append(_hits(encoder, texts, config))
     cells = [[f"{shown[text]} [dim]{cosine:.2f}[/]" for text, cosine in column] for column in hits]
-    for place, row in enumerate(zip_longest(*cells, fillvalue=""), start=1):
-        out.add_row(str(place), *row)
+    for rank, row in enumerate(zip_longest(*cells, fillvalue=""), start=1):
+        out.add_row(str(rank), *row)
     Console().print(out)
 
 
@@ -89,7 +89,7 @@ def newest_encoder(outputs: Path) -> Path:
 
 
 def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
-    """The model that an encoder was made from, pooled as the encoder is; None where its run is not known any more."""
+    """The base model of an encoder, with the encoder's pooling; None if its run is no longer known."""
     run = read_run(folder.parent)
     path = run["config"].get("model", {}).get("path") if run else None
     if path is None:

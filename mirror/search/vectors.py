@@ -1,4 +1,4 @@
-"""The vectors of a collection of texts, kept on disk between questions, and the nearest of them to a query."""
+"""The vectors of a collection of texts, kept on disk between queries, and exact search among them."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from mirror.errors import MirrorError
 from mirror.runs.sharing import fingerprint
 
 Hit = tuple[int, float]
-"""The place of a text, and its cosine similarity."""
+"""The index of a text, and its cosine similarity."""
 VECTORS = "vectors.npy"
 
 
@@ -37,7 +37,7 @@ def kept_vectors(encoder: MirrorEncoder, texts: Sequence[str], name: str, store:
     removed.
 
     Args:
-        encoder: told from others by its weights, tokenizer and pooling, not by its path.
+        encoder: identified by its weights, tokenizer and pooling, not by its path.
         texts: all of the collection.
         name: of the collection, in the folder's name.
         store: where the folders are.
@@ -49,7 +49,7 @@ def kept_vectors(encoder: MirrorEncoder, texts: Sequence[str], name: str, store:
     folder = store / f"{mine}{fingerprint(texts)[:12]}"
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with FileLock(store / ".lock"):  # of two questions at once the second waits for the vectors of the first
+        with FileLock(store / ".lock"):  # of two simultaneous queries, the second waits for the vectors of the first
             if not folder.exists():
                 vectors = unit_vectors(encoder, texts)
                 write_whole(folder, lambda partial: np.save(partial / VECTORS, vectors))
@@ -72,7 +72,7 @@ def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], top: int) 
 
 
 def _key(encoder: MirrorEncoder) -> str:
-    """Equal for encoders that give equal vectors, wherever they lie and whatever they were used for."""
+    """Equal for encoders that give equal vectors, whatever their path."""
     digest = hashlib.sha256()
     for name, weights in encoder.state_dict().items():
         if name.startswith("backbone.pooler."):  # not part of the encoder, and random where the folder has none
@@ -80,12 +80,12 @@ def _key(encoder: MirrorEncoder) -> str:
         digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     tokenizer = encoder.tokenizer
     pieces = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
-    told = {
+    content = {
         "tokenizer": _without(pieces, "truncation", "padding"),
         "backbone": _without(encoder.backbone.config.to_dict(), "_name_or_path"),
         "encoder": [repr(encoder.pooling), encoder.max_tokens, encoder.layout.pad_to],
     }
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    digest.update(json.dumps(content, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]
 
 

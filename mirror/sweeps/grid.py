@@ -1,4 +1,4 @@
-"""Hydra's grid, which knows the runs that are finished, whatever launcher runs them. Nothing heavy is imported here."""
+"""Hydra's grid sweeper, which skips finished runs, whatever the launcher. Nothing heavy is imported here."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import OmegaConf, open_dict
 
 from mirror.config import Strategy
@@ -23,14 +23,14 @@ from mirror.sweeps.progress import progress
 log = logging.getLogger(__name__)
 
 QUIET = ("trainer.progress=false", "hydra.job_logging.root.handlers=[file]")
-"""For runs beside each other: what they say stands in their logs, and the terminal shows the sweep."""
+"""For parallel runs: their messages go to their logs, and the terminal shows the sweep."""
 QUICK = 10.0
-"""Seconds that a quick run takes, where none has finished that could tell."""
+"""Assumed seconds for a quick run while none has finished."""
 
 
 @dataclass
 class Job:
-    """A run that is to be: its overrides, its identity and its folder."""
+    """A run to start: its overrides, its identity and its folder."""
 
     overrides: list[str]
     name: str
@@ -38,14 +38,14 @@ class Job:
 
     @property
     def axes(self) -> str:
-        """What a person calls it."""
+        """Its name for the user."""
         return " ".join(
             override for override in self.overrides if override not in QUIET and not override.startswith("trial=")
         )
 
 
 class Grid(BasicSweeper):
-    """Hydra's grid, which knows the runs that are finished.
+    """Hydra's grid, which skips finished runs.
 
     Args:
         max_batch_size: runs that are handed to the launcher together; None is all.
@@ -69,6 +69,10 @@ class Grid(BasicSweeper):
             MirrorError: the grid is empty or too large, another sweep runs in the folder, or runs failed.
         """
         assert self.config is not None
+        if self.max_batch_size is not None and (type(self.max_batch_size) is not int or self.max_batch_size < 1):
+            raise MirrorError(
+                f"hydra.sweeper.max_batch_size={self.max_batch_size}: give a number, at least 1, or null."
+            )
         if self.config.resume:
             raise MirrorError(f"resume={self.config.resume} goes on with one run and cannot be swept: leave out -m.")
         folder = Path(self.config.hydra.sweep.dir)
@@ -130,7 +134,7 @@ class Grid(BasicSweeper):
         return Job(quiet, run_id(config), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
 
     def _launch(self, jobs: Sequence[Job]) -> str | None:
-        """Run them; what broke the launcher, if something did."""
+        """Run the jobs; returns the error that stopped the launcher, if any."""
         assert self.launcher is not None
         assert self.config is not None
         jobs = [job for job in jobs if self._cleared(job)]
@@ -164,8 +168,8 @@ class Grid(BasicSweeper):
                 f"The sweep would run in {folder}, which holds {others[0]} that it did not make: move that away, or "
                 "choose another hydra.sweep.dir=… or hydra.sweep.subdir=…."
             )
-        with hold_lock(folder) as ours:
-            if not ours:
+        with hold_lock(folder) as held:
+            if not held:
                 log.warning("%s is left to the process that runs it since an earlier start", folder)
                 return False
             if (read_run(folder) or {}).get("status") == "finished":
@@ -198,7 +202,7 @@ class Grid(BasicSweeper):
 
 @contextmanager
 def only_sweep(folder: Path) -> Iterator[None]:
-    """Keeps other sweeps out of a folder, which is made; a killed process keeps nobody out."""
+    """Create a folder and keep other sweeps out of it; a killed process no longer does."""
     with ExitStack() as held:
         try:
             ours = held.enter_context(hold_lock(folder))
@@ -212,12 +216,29 @@ def only_sweep(folder: Path) -> Iterator[None]:
 
 
 def _size(grid: Sequence[Override]) -> int:
-    """Combinations of the axes; an axis that is named again replaces the first."""
+    """Combinations of the axes; an axis that is named twice counts once, with its last values."""
     axes: dict[str, int] = {}
     for override in grid:
-        swept = override.is_discrete_sweep() if override.is_sweep_override() else False
-        axes[override.get_key_element()] = len(list(override.sweep_string_iterator())) if swept else 1
+        swept = override.is_sweep_override()
+        axes[override.get_key_element()] = _length(override) if swept else 1
     return math.prod(axes.values())
+
+
+def _length(axis: Override) -> int:
+    """Values of an axis, counted without making them: a range may have a billion.
+
+    Raises:
+        MirrorError: it is an interval, or a range that does not end.
+    """
+    if not axis.is_discrete_sweep():
+        raise MirrorError(f"{axis.input_line} is drawn from by sweep=optuna alone: write choice(…) or range(…).")
+    swept = axis.value()
+    if not isinstance(swept, RangeSweep) or swept.start is None or swept.stop is None:
+        return len(list(axis.sweep_string_iterator()))
+    try:
+        return max(0, math.ceil((swept.stop - swept.start) / swept.step))
+    except (ArithmeticError, ValueError) as error:
+        raise MirrorError(f"{axis.input_line} does not end: give it finite bounds and a step other than 0.") from error
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
-"""Optuna in place of a grid."""
+"""Hyper-parameter search by Optuna instead of a grid."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,23 @@ from mirror.sweeps.grid import Grid, only_sweep
 log = logging.getLogger(__name__)
 
 STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}
-"""How a run ended that is not tried again, and what Optuna calls it."""
+"""States of runs that are not repeated, with Optuna's names for them."""
 
 
 class OptunaSearch(Grid):
-    """Optuna in place of a grid: each trial is a run like any other, asked for by Optuna and told to it.
+    """Optuna instead of a grid: each trial is an ordinary run, proposed by Optuna and reported to it.
 
-    The study lies in the folder of the sweep as ``search.db``: a search that was killed goes on where it was, and one
+    The study is ``search.db`` in the folder of the sweep: a search that was killed continues where it stopped, and one
     that is started with more ``trials`` adds to those it has. With ``select=best`` and one objective, runs that fall
-    behind on ``eval.validation`` are pruned; see ``mirror.training.pruning``. The defaults stand in
+    behind on ``eval.validation`` are pruned; see ``mirror.training.pruning``. The defaults are in
     ``conf/sweep/optuna.yaml``.
 
     Args:
-        trials: in all.
-        score: the test set whose headline score is to rise.
-        time: whether the training time is to fall, as a second objective.
-        seed: of the proposals.
-        max_batch_size: trials that are launched together: as many as run beside each other; None is one.
+        trials: their total number.
+        score: the test set whose headline score is maximised.
+        time: whether training time is minimised, as a second objective.
+        seed: for the proposals.
+        max_batch_size: trials launched together, as many as run in parallel; None is one.
         params: the axes, as ranges and choices.
         grids: none in a search.
     """
@@ -61,6 +62,7 @@ class OptunaSearch(Grid):
         except ImportError:
             raise MirrorError("A search needs the package optuna: pip install 'mirror-encoders[optuna]'.") from None
         assert self.config is not None
+        self._check()
         overrides = {
             override.get_key_element(): override for override in self._parse([*self._parse_config(), *arguments])
         }
@@ -76,13 +78,19 @@ class OptunaSearch(Grid):
         storage, name = f"sqlite:///{folder.resolve() / 'search.db'}", f"{self.score}{' and time' if self.time else ''}"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with only_sweep(folder):
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
-                load_if_exists=True,
-            )
-            # Another seed for those that are added: from the same one it would draw the same points again.
+            try:
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=name,
+                    directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
+                    load_if_exists=True,
+                )
+            except Exception as error:  # of the database, whose library names it in many ways
+                raise MirrorError(
+                    f"{folder / 'search.db'} cannot be read ({type(error).__name__}): move it away, or choose another "
+                    "hydra.sweep.dir=…."
+                ) from error
+            # Added trials need another seed: the same one would draw the same points again.
             study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
             for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
                 study.tell(left.number, state=optuna.trial.TrialState.FAIL)
@@ -95,8 +103,8 @@ class OptunaSearch(Grid):
                 for trial in asked:
                     drawn = [f"{key}={value}" for key, value in trial.params.items()]
                     # Optuna prunes where there is one objective.
-                    told = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
-                    jobs.append(self._job([*fixed, *drawn, *told], trial.number))
+                    pruning = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
+                    jobs.append(self._job([*fixed, *drawn, *pruning], trial.number))
                 known = runs_in(folder)
                 missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") not in STATES}
                 broken = self._launch(list(missing.values()))
@@ -117,6 +125,16 @@ class OptunaSearch(Grid):
         if failed:
             raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
 
+    def _check(self) -> None:
+        """Refuse settings of the search before the first trial."""
+        assert self.config is not None
+        for name, least in {"trials": 1, "seed": 0, "max_batch_size": 1}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise MirrorError(f"hydra.sweeper.{name}={value}: give a whole number, at least {least}.")
+        if not isinstance(self.time, bool):
+            raise MirrorError(f"hydra.sweeper.time={self.time}: give true or false.")
+
     def _objectives(self, run: dict[str, Any]) -> list[float]:
         """What a finished run is judged by."""
         sets = run["scores"].get(TUNED, {})
@@ -135,6 +153,11 @@ def _distribution(axis: Override) -> Any:
     swept = axis.value()
     if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
         whole = "int" in swept.tags
+        low, high = float(swept.start), float(swept.end)
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high and (low > 0 or "log" not in swept.tags)):
+            raise MirrorError(
+                f"{axis.input_line} is no interval: give two finite numbers, the smaller one first; with log, above 0."
+            )
         kind = IntDistribution if whole else FloatDistribution
         return kind(swept.start, swept.end, log="log" in swept.tags)  # type: ignore[arg-type]
     if isinstance(swept, ChoiceSweep | RangeSweep):

@@ -1,4 +1,4 @@
-"""How far a sweep is, whatever launcher runs it."""
+"""Progress of a sweep, whatever the launcher."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from mirror.runs.registry import read_run
 
 @contextmanager
 def progress(folders: Sequence[Path], *, shown: bool) -> Iterator[None]:
-    """A bar over the runs that are to appear in ``folders``, whatever process or machine they run in."""
+    """A progress bar over the runs in ``folders``, whatever process or machine runs them."""
     over = threading.Event()
 
     def watch() -> None:

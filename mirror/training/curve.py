@@ -71,7 +71,7 @@ class Curve(Callback):
         """
         if "to first step" not in self.record.content["seconds"]:
             self.record.content["seconds"]["to first step"] = round(time.time() - self.record.started, 3)
-        # Over all devices. What validation found stands among them too.
+        # Over all devices. The validation score stands among them too.
         found = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("val/")}
         for name in found.keys() - {"loss"}:
             self.components.setdefault(name, [])

@@ -8,23 +8,24 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 
 from mirror.config import Select, Strategy, TrainConfig, plain
 from mirror.data.batches import BatchKey, MirroredPairs
 from mirror.data.module import MirrorData
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, PrunedError
+from mirror.evaluation.sets import TestSet
 from mirror.losses.base import Loss
 from mirror.runs.record import CHECKPOINTS, RunRecord, not_written
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
 from mirror.training.parts import build_module, perturbations
-from mirror.training.pruning import Pruning
+from mirror.training.pruning import Trial
 from mirror.training.resume import Checkpointer, InterruptedRun, interruptible
 from mirror.training.trackers import build_trackers
 from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
-from mirror.training.watch import ValidationWatch
+from mirror.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,12 @@ def fit(
     hardware: Hardware,
     record: RunRecord,
     before: InterruptedRun | None = None,
+    validation: TestSet | None = None,
     watch: Sequence[Callback] = (),
 ) -> tuple[int, Loss]:
     """Train the encoder in place and leave it in evaluation mode.
 
-    ``before`` is where an interrupted run goes on; ``watch`` looks on.
+    ``before`` is where an interrupted run goes on; ``validation`` is scored while it learns; ``watch`` looks on.
 
     Returns:
         The number of steps taken, and the loss.
@@ -55,13 +57,11 @@ def fit(
     """
     curve = Curve(record, LOOK_EVERY[hardware.device])
     callbacks: list[Callback] = [curve, *watch, Checkpointer(folder, config.checkpoint_every)]
-    best = None
-    if config.select is Select.best:
-        monitor = f"val/{config.eval.validation}"
-        best = ModelCheckpoint(folder / BEST, monitor=monitor, mode="max", save_weights_only=True)
-        callbacks += [best, ValidationWatch(monitor)]
-        if config.trial:
-            callbacks.append(Pruning(config.trial, config.eval.validation))
+    best = config.select is Select.best
+    if validation is not None:
+        trial = Trial(config.trial) if config.trial else None
+        watched = Validation(encoder, validation, config.eval.every, folder / BEST if best else None, trial)
+        callbacks.append(watched)
     # Before anything is built: the weights of a head or of a loss follow the seed, and measuring before changes
     # nothing.
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -97,12 +97,10 @@ def fit(
         max_epochs=1,  # the sampler goes through all epochs in one, so that a run can go on anywhere
         max_steps=steps,
         log_every_n_steps=1,
-        val_check_interval=min(config.eval.every, steps) if best else None,
-        check_val_every_n_epoch=None if best else 1,
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)  # whatever has been drawn for weights
     try:
-        with encoder.perturbed(perturbations(config)), interruptible(trainer):
+        with encoder.perturbed(perturbations(config, data.pairs.views)), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except PrunedError:
         for kept in (folder / BEST, folder / CHECKPOINTS):
@@ -120,10 +118,8 @@ def fit(
             return trainer.global_step, loss
     if not all(weights.isfinite().all() for weights in encoder.parameters()):
         raise MirrorError("The weights are not finite after training: lower optim.lr.")
-    if best is not None and is_rank_zero():
-        state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
-        module.load_state_dict(state)
-        log.info("kept the best weights: %s", Path(best.best_model_path).name)
+    if best and is_rank_zero():
+        watched.restore_best(module)
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
     curve.finish(config.optim.get("lr"))
     return trainer.global_step, loss

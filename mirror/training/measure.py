@@ -6,7 +6,7 @@ from pathlib import Path
 from mirror.config import Pooling, Select, Strategy, TrainConfig
 from mirror.data.texts import TextTable
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.errors import UnavailableError
+from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.contamination import audit
 from mirror.evaluation.results import Results, plain_scores
 from mirror.evaluation.sets import Score, TestSet, load_sets
@@ -35,7 +35,7 @@ class Measurements:
         self.config, self.record = config, record
         self.results: Results
         self.validation: TestSet | None = None
-        """Of ``select=best``."""
+        """Scored while the encoder learns, where ``select=best`` or ``eval.curve`` asks for it."""
         self.before: dict[str, dict[str, Score]] = {}
         """By column and set, of the model as it is."""
         self.after: dict[str, Score] = {}
@@ -46,8 +46,17 @@ class Measurements:
         texts are to be excluded."""
         config = self.config
         needed = is_rank_zero() or config.data.exclude_tests
-        if config.select is Select.best:
-            (self.validation,) = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)
+        if name := config.validated:
+            asked = "select=best" if config.select is Select.best else "eval.curve"
+            setting = "eval.validation" if config.select is Select.best else "eval.curve"
+            try:
+                (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds)
+            except UnavailableError as error:
+                raise MirrorError(
+                    f"{setting}={name} cannot be had: give eval.data_dir=…, or leave out {asked}."
+                ) from error
+            except MirrorError as error:
+                raise MirrorError(f"{setting}={name}: {str(error).removeprefix('eval.sets has ')}") from error
         if not needed:
             return []
         try:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -89,13 +88,6 @@ class MirrorModule(pl.LightningModule):
         """The optimizer's step, then what the loss does after it."""
         super().optimizer_step(*arguments, **named)
         self.loss.after_step(self.embed)
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Score the validation set, which is the only batch; in float32, as what is kept will be scored."""
-        with torch.autocast(self.device.type, enabled=False):
-            score = batch.score(self.embed.encoder.encode)
-        # Every device scores the whole set, so the mean over them is the score.
-        self.log(f"val/{batch.name}", score.value, prog_bar=True, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Over everything that learns, whoever owns it."""

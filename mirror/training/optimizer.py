@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from mirror.config import Rule
@@ -45,6 +45,23 @@ def adamw(
     # A fused one would take fp16's scale off by itself, so that Lightning refuses to clip under autocast, in bf16 too.
     optimizer._step_supports_amp_scaling = False
     return optimizer
+
+
+def rmsprop(
+    params: Sequence[nn.Parameter],
+    lr: Annotated[float, Rule(lambda rate: 0 < rate < 1, "above 0 and below 1")],
+    decay: Annotated[float, Rule(lambda decay: 0 <= decay < 1, "at least 0 and below 1")] = 0.9,
+    epsilon: Annotated[float, Rule(lambda size: 0 < size < 1, "above 0 and below 1")] = 1e-7,
+) -> Optimizer:
+    """RMSprop, with the constants of Keras.
+
+    Args:
+        params: the weights.
+        lr: the learning rate.
+        decay: of the average of the gradient's square; torch's default is 0.99.
+        epsilon: is added to the root of that average; torch's default is 1e-8.
+    """
+    return RMSprop(params, lr=lr, alpha=decay, eps=epsilon)
 
 
 def check_optimizer(optim: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:

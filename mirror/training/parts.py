@@ -11,9 +11,12 @@ from torch import nn
 from mirror.config import Pooling, Task, TrainConfig
 from mirror.config.parts import TARGET, build, check_part, part_name
 from mirror.config.suited import named_file, suited
+from mirror.data.texts import handed
+from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.perturb import DropHead, Dropout, Perturbation
 from mirror.encoder.stages import Stage
+from mirror.losses.auxiliary import Beside
 from mirror.losses.base import Loss
 from mirror.losses.embedder import Embedder
 from mirror.training.module import MirrorModule
@@ -28,9 +31,11 @@ def check_parts(config: TrainConfig) -> None:
     Raises:
         MirrorError: a part cannot be imported, or does not take its settings.
     """
-    check_part(config.views, "aug", "layout")
+    check_part(config.views, "aug", "layout", "max_tokens", "template")
     check_part(config.loss, "loss", "embedder")
     check_optimizer(config.optim, config.schedule)
+    if config.auxiliary:
+        check_part(config.auxiliary, "auxiliary", "embedder")
     if config.head:
         check_part(config.head, "head", "dimension")
     if config.post:
@@ -38,9 +43,9 @@ def check_parts(config: TrainConfig) -> None:
     if config.perturb:
         check_part(config.perturb, "perturb")
     if isinstance(config.model.pooling, Mapping):
-        check_part(config.model.pooling, "model.pooling", "hidden", "layers")
+        check_part(config.model.pooling, "model.pooling", "hidden", "layers", "mask_id")
     if config.data.source:
-        check_part(config.data.source, "data.source", "language", "size")
+        check_part(config.data.source, "data.source", *handed(config.data))
 
 
 def taken_over(config: TrainConfig) -> dict[str, Any]:
@@ -71,12 +76,13 @@ def tuning_settings(config: TrainConfig) -> dict[str, Any]:
     return found
 
 
-def perturbations(config: TrainConfig) -> list[Perturbation]:
-    """Dropout and drophead by their rates in ``aug``, and the part ``perturb``."""
+def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:
+    """Dropout and drophead by their rates in ``aug``, what the view maker brings, and the part ``perturb``."""
     rates = config.perturbation_rates
     found: list[Perturbation] = [Dropout(rates["dropout"])]
     if rates["drophead"]:
         found.append(DropHead(rates["drophead"]))
+    found += views.perturbations()
     if config.perturb:
         part: Perturbation = build(config.perturb, "perturb", Perturbation)  # type: ignore[type-abstract]
         found.append(part)
@@ -90,7 +96,10 @@ def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
         MirrorError: a part does not take its settings.
     """
     head = build(config.head, "head", nn.Module, dimension=encoder.dimension) if config.head else None
-    loss: Loss = build(config.loss, "loss", Loss, embedder=Embedder(encoder, head))
+    embedder = Embedder(encoder, head)
+    loss: Loss = build(config.loss, "loss", Loss, embedder=embedder)
+    if config.auxiliary:
+        loss = Beside(loss, build(config.auxiliary, "auxiliary", Loss, embedder=embedder))
     return MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)
 
 

@@ -44,7 +44,7 @@ from mirror.training.parts import (
     tuning_settings,
 )
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
-from mirror.training.trackers import log_results, tracking
+from mirror.training.trackers import log_results, log_seeds, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ def train(
                 run.save(seed)
         if rank_zero:
             run.measured.report(folder)
+            if config.seeds > 1:
+                log_seeds(config.logger, folder, plain(config), record.content, run.measured.raw_column())
             log.info("time: %s", time_line(record.content["seconds"]))
             log.info("encoder saved in %s", folder / ENCODER)
             end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
@@ -143,9 +145,14 @@ class Run:
         return self.folder if seed == self.config.seed else self.folder / f"seed-{seed}"
 
     def seeded(self, seed: int) -> TrainConfig:
-        """The settings of the run of one seed."""
-        trial = self.config.trial if self.config.seeds == 1 else None  # a trial has one score at a step
-        return dataclasses.replace(self.config, seed=seed, seeds=1, trial=trial)
+        """The settings of the run of one seed: one run in the trackers, in one group with those of the others."""
+        if self.config.seeds == 1:
+            return self.config
+        logger = self.config.logger
+        name = logger.name or self.folder.name
+        logger = dataclasses.replace(logger, name=f"{name} seed {seed}", group=logger.group or name, job_type="seed")
+        # A trial has one score at a step.
+        return dataclasses.replace(self.config, seed=seed, seeds=1, trial=None, logger=logger)
 
     def read(self, given: Sequence[str] | Sequence[Pair] | None) -> None:
         """The texts to train on, the sets to measure on, and the one to watch."""
@@ -187,9 +194,17 @@ class Run:
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
             self._check_post()
-            self.views = build(self.config.views, "aug", Views, layout=self.encoder.layout)
-            with self.encoder.perturbed(perturbations(self.config)):
+            self.views = build(
+                self.config.views,
+                "aug",
+                Views,
+                layout=self.encoder.layout,
+                max_tokens=batch.max_tokens,
+                template=self.encoder.pooling.template,
+            )
+            with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
+            self._check_loss()
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
         self._pooling = self.encoder.pooling
@@ -204,6 +219,14 @@ class Run:
                 f"{most} at most; lower it, or give more texts."
             )
 
+    def _check_loss(self) -> None:
+        """What a loss or a head does not take is told now too."""
+        config, texts = self.config, len(self.table.pairs)
+        if config.trainer.max_epochs:
+            in_all = texts * config.trainer.max_epochs
+            in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
+            build_module(config, self.encoder).loss.check_run(in_all)
+
     def _seed_pooling(self, seed: int) -> None:
         """A pooling of the user's own may have weights, which follow the seed."""
         if isinstance(self.config.model.pooling, Mapping):
@@ -213,6 +236,7 @@ class Run:
     def make_batches(self) -> None:
         """The texts as batches, and a look at them."""
         config, encoder = self.config, self.encoder
+        loss = located(config.loss, "loss")  # a class, or a function that makes one
         if config.batch.pad_to_max:  # only now: the untouched model is measured as it is
             encoder.layout.fix_width(config.batch.max_tokens)
         with self.record.phase("tokenise"):
@@ -222,12 +246,13 @@ class Run:
                 self.views,
                 config.batch,
                 config.seed,
-                self.measured.validation,
-                apart=getattr(located(config.loss, "loss"), "sides_apart", False),
+                template=encoder.pooling.template,
+                apart=getattr(loss, "sides_apart", False),
                 pin_memory=encoder.device.type == "cuda",
             )
         if is_rank_zero():
-            view_check = check_views(self.data.pairs, encoder, perturbations(config))
+            equal = getattr(loss, "equal_views", False)
+            view_check = check_views(self.data.pairs, encoder, perturbations(config, self.views), equal=equal)
             self.record["views"] = view_check.plain()
             log.info("%s", view_check)
 
@@ -249,7 +274,7 @@ class Run:
             watch = self.measured.watch(self.encoder)
             steps, self.loss = fit(
                 self.seeded(seed), self.encoder, self.data, self.place(seed), self.hardware, self.record,
-                self.interrupted, watch,
+                self.interrupted, self.measured.validation, watch,
             )  # fmt: skip
             for geometry in watch:
                 geometry.store()
@@ -282,4 +307,4 @@ class Run:
             if (before := measured.raw_column()) and TUNED in cosines:
                 draw_cosines((before, cosines[before]), (TUNED, cosines[TUNED]), place / PICTURE)
         own = {**self.record.content["scores"], TUNED: plain_scores(measured.after)}
-        log_results({**self.record.content, "scores": own}, place / PICTURE)
+        log_results({**self.record.content, "scores": own}, place / PICTURE, measured.raw_column())

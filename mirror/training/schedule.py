@@ -4,16 +4,19 @@ One of a user's own is a function or class that takes ``optimizer`` and, where i
 such as any of ``torch.optim.lr_scheduler``.
 """
 
+import logging
 from typing import Annotated, Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import get_scheduler
 
 from mirror.config import Rule
 
 DECAY_SHARE = 0.2
 """Of the steps, in which ``wsd`` falls (Hägele et al. 2024: a fifth is enough)."""
+
+log = logging.getLogger(__name__)
 
 Warmup = Annotated[int, Rule(lambda steps: steps >= 0, "0 or more")]
 
@@ -39,8 +42,32 @@ def wsd(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 10) -> LRSchedu
     return _scheduler("warmup_stable_decay", optimizer, steps, warmup_steps, **fall)
 
 
+def stepped(
+    optimizer: Optimizer,
+    every: Annotated[int, Rule(lambda steps: steps >= 1, "at least 1")] = 500,
+    factors: Annotated[tuple[float, ...], Rule(lambda factors: min(factors, default=0) >= 0, "0 or more each")] = (
+        0.8,
+        0.6,
+        0.4,
+        0.2,
+    ),
+) -> LRScheduler:
+    """The rate times the next of ``factors`` after every so many steps; the last one stays.
+
+    As in Keras's ``PiecewiseConstantDecay`` the step with the number of a boundary, counted from 0, still has the rate
+    before it.
+    """
+    return LambdaLR(optimizer, lambda step: (1.0, *factors)[min(max(step - 1, 0) // every, len(factors))])
+
+
 def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: int, **options: Any) -> LRScheduler:
     """One of transformers' schedules."""
+    if warmup_steps >= steps:
+        log.warning(
+            "schedule.warmup_steps=%d is not less than the %d steps of the run: the rate never reaches optim.lr.",
+            warmup_steps,
+            steps,
+        )
     scheduler: LRScheduler = get_scheduler(
         name,
         optimizer,

@@ -1,9 +1,11 @@
 """Loggers of settings, curves and results: CSV always, the others on request. No login is ever asked for."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs.login import has_key
-from mirror.runs.record import CURVE
+from mirror.runs.record import CURVE, TUNED
+
+log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT = 30.0
 """Seconds to wait for W&B before the run gives up, which it does before it trains."""
+STEP = "trainer/global_step"
+"""Under which Lightning hands the step to W&B."""
 _open: list[Logger] = []
 """Of the run that runs, beside the CSV curve."""
 
@@ -41,12 +47,13 @@ def build_trackers(config: LoggerConfig, folder: Path, settings: dict[str, Any])
     return loggers
 
 
-def log_results(record: Mapping[str, Any], picture: Path) -> None:
-    """Hand what a run found to its loggers: scores, augmented pairs, and the picture where there is one.
+def log_results(record: Mapping[str, Any], picture: Path, against: str | None = None) -> None:
+    """Hand what a run found to its loggers: scores, gains, augmented pairs, and the picture where there is one.
 
     Args:
         record: what goes into ``metrics.json``.
         picture: file of the cosine histograms; need not exist.
+        against: the column that the gains are measured from, such as ``raw mean``.
     """
     figures = {
         f"{column}/{name}/{protocol}": value
@@ -55,6 +62,12 @@ def log_results(record: Mapping[str, Any], picture: Path) -> None:
         for protocol, value in protocols.items()
         if protocol != "pairs"
     }
+    before = {name: value for name, value in figures.items() if against and name.startswith(f"{against}/")}
+    for name, value in before.items():
+        tested = name.removeprefix(f"{against}/")
+        figures[f"gain/{tested}"] = figures[f"{TUNED}/{tested}"] - value
+    # Under the names of the curves, which end with fewer pairs: the summary says what the printed table says.
+    figures |= {f"geometry/{name}": value for name, value in record.get("geometry", {}).get(TUNED, {}).items()}
     figures |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
     pairs = [list(pair) for pair in record.get("views", {}).get("examples", [])]
     text = "\n".join(["| view | other view |", "|---|---|", *(f"| {a} | {b} |" for a, b in pairs)])
@@ -68,9 +81,17 @@ def log_results(record: Mapping[str, Any], picture: Path) -> None:
             rows = [[*name.rsplit("/", 2), value] for name, value in figures.items() if name.count("/") == 2]
             tables = {"augmented pairs": wandb.Table(["view", "other view"], pairs)}
             tables["scores"] = wandb.Table(["encoder", "set", "protocol", "score"], rows)
-            experiment.log({**tables, **({"cosines": wandb.Image(str(picture))} if picture.exists() else {})})
+            last = {STEP: record["steps"]}
+            experiment.log({**last, **tables, **({"cosines": wandb.Image(str(picture))} if picture.exists() else {})})
             continue
         logger.log_metrics(figures, step=record["steps"])
+        if kind == "TensorBoardLogger":  # the page HParams shows the runs that end with figures
+            headlines = {
+                f"score/{name}": record["scores"][TUNED][name][protocol]
+                for name, protocol in record.get("headlines", {}).items()
+                if name in record["scores"].get(TUNED, {})
+            }
+            logger.log_hyperparams(logger.hparams, headlines, step=record["steps"])  # type: ignore[attr-defined]
         if kind == "MLFlowLogger":
             experiment.log_text(logger.run_id, text, "augmented-pairs.md")  # type: ignore[attr-defined]
             if picture.exists():
@@ -82,6 +103,37 @@ def log_results(record: Mapping[str, Any], picture: Path) -> None:
 
                 experiment.add_image("cosines", imread(picture)[..., :3], dataformats="HWC")
             experiment.flush()
+
+
+def log_seeds(
+    config: LoggerConfig, folder: Path, settings: dict[str, Any], record: Mapping[str, Any], against: str | None
+) -> None:
+    """One more run, beside those of the seeds and in their group: the means over the seeds, and their deviations.
+
+    Args:
+        config: of the whole run.
+        folder: of the whole run; the trackers write into ``seed-mean`` there.
+        settings: handed to the trackers.
+        record: what goes into ``metrics.json``.
+        against: as in ``log_results``.
+    """
+    place, name = folder / "seed-mean", config.name or folder.name
+    if not set(config.trackers) - {Tracker.csv}:
+        return
+    place.mkdir(exist_ok=True)
+    build_trackers(replace(config, name=f"{name} mean", group=config.group or name), place, settings)
+    log_results(record, place / "none", against)
+    deviations = {
+        f"sd/{column}/{test}": found["sd"]
+        for column, sets in record["certainty"].items()
+        for test, found in sets.items()
+        if "sd" in found
+    }
+    for logger in _open:
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.summary.update(deviations)  # type: ignore[attr-defined]
+        else:
+            logger.log_metrics(deviations, step=record["steps"])
 
 
 def _wandb(config: LoggerConfig, folder: Path) -> Logger:
@@ -103,13 +155,17 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
             group=config.group,
             job_type=config.job_type,
             tags=config.tags,
-            name=folder.name,
+            name=config.name or folder.name,
             mode=mode,  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True, init_timeout=WANDB_TIMEOUT),
         )
     except wandb.Error as error:
         reason = " ".join(str(error).split())[:200]
         raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
+    # As Lightning does for a run that it begins itself: the axis of every chart is the step of the training.
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    log.info("W&B: %s", f"kept offline; wandb sync {Path(run.dir).parent} sends it" if run.offline else run.url)
     return WandbLogger(experiment=run)
 
 
@@ -118,7 +174,7 @@ def _tensorboard(folder: Path) -> Logger:
 
     try:
         with warnings.catch_warnings(action="ignore"):
-            return TensorBoardLogger(folder, name="", version="tensorboard")
+            return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
     except ModuleNotFoundError:
         raise MirrorError(
             "logger=tensorboard needs the package tensorboard: pip install 'mirror-encoders[tensorboard]'."
@@ -133,7 +189,7 @@ def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
     try:
         return MLFlowLogger(
             experiment_name=config.project,
-            run_name=folder.name,
+            run_name=config.name or folder.name,
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{beside / 'mlflow.db'}"),
             artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
             tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},

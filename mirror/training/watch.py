@@ -1,5 +1,4 @@
-"""How the geometry of the space, and what validation finds, move while an encoder learns; a warning where they tell of
-harm."""
+"""How the geometry of the space moves while an encoder learns, and a warning where it collapses."""
 
 import logging
 from typing import Any
@@ -18,9 +17,6 @@ PAIRS = 200
 """Looked at while training: few enough to cost little."""
 COLLAPSED = 0.9
 """Mean cosine of different texts above which hardly anything tells them apart."""
-FALL = 2.0
-"""Points below its best that validation must be, at two looks in a row, to be taken for more than noise."""
-ADVICE = "stop (Ctrl-C) and try a lower optim.lr, another model.pooling or loss.temperature, or select=best"
 
 
 class GeometryWatch(Callback):
@@ -81,36 +77,12 @@ class GeometryWatch(Callback):
         if found.anisotropy > max(COLLAPSED, start) and not self._warned:
             self._warned = True
             log.warning(
-                "Tuning does harm: at step %d two different texts have a mean cosine of %.2f (%.2f before), so that "
-                "the vectors hardly tell them apart: %s.",
-                trainer.global_step, found.anisotropy, start, ADVICE,
+                "Tuning does harm: at step %d two different texts have a mean cosine of %.2f (%.2f before), so the "
+                "vectors hardly tell them apart. Stop (Ctrl-C) and lower optim.lr, or try another model.pooling or "
+                "loss.temperature.",
+                trainer.global_step, found.anisotropy, start,
             )  # fmt: skip
         for logger in trainer.loggers:
             logger.log_metrics(
                 {f"geometry/{name}": value for name, value in found.plain().items()}, trainer.global_step
             )
-
-
-class ValidationWatch(Callback):
-    """Warns once where what ``select=best`` watches has fallen for good.
-
-    Args:
-        figure: its name among Lightning's metrics.
-    """
-
-    def __init__(self, figure: str) -> None:
-        self.figure, self.best, self._below = figure, float("-inf"), 0
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Compare with the best so far."""
-        if trainer.sanity_checking or self.figure not in trainer.callback_metrics:
-            return
-        value = float(trainer.callback_metrics[self.figure])
-        self.best = max(self.best, value)
-        self._below = self._below + 1 if value < self.best - FALL else 0
-        if self._below == 2:
-            log.warning(
-                "Tuning does harm: %s has fallen from %.2f to %.2f by step %d; the best weights are kept. To lose no "
-                "time, stop (Ctrl-C) and try a lower optim.lr or fewer texts (data.size=).",
-                self.figure.removeprefix("val/"), self.best, value, trainer.global_step,
-            )  # fmt: skip

@@ -25,6 +25,9 @@ from mirror.config import (
 from mirror.config import compose as composing
 from mirror.config.compose import CONF, compose
 from mirror.errors import MirrorError
+from mirror.evaluation.sets import SETS
+from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.words import LANGUAGES, NAMES
 from mirror.training.parts import check_parts
 
 CHOICES = sorted((str(file.parent.relative_to(CONF)), file.stem) for file in CONF.glob("*/**/*.yaml"))
@@ -131,6 +134,18 @@ def test_demo_takes_sts_where_a_folder_is_given(monkeypatch: pytest.MonkeyPatch)
 def test_demo_measures_the_untouched_model_pooled_alike() -> None:
     config = compose("train", ["experiment=demo", "model.pooling=first_last"])
     assert config.eval.raw == ["cls", "mean", "first_last"]
+
+
+def test_sets_of_the_files_are_those_of_the_code() -> None:
+    """A file of ``conf/eval`` and the constants name the same seven sets, twelve languages, and sets of SemEval."""
+    sets = {name: train_config(f"eval={name}").eval.sets for name in ("sts", "multisimlex", "sts17", "all", "words")}
+    languages = [f"multisimlex-{language}" for language in LANGUAGES]
+    assert sets["sts"] == [*AVERAGED]
+    assert sets["multisimlex"] == languages
+    assert sets["sts17"] == [name for name in SETS if name.startswith("sts17-")]
+    assert {*AVERAGED, *languages} <= {*sets["all"]}
+    assert [name for name in sets["all"] if "/" not in name] == [name for name in SETS if name in sets["all"]]
+    assert {*sets["words"]} <= {*NAMES}
 
 
 def test_user_choice_beats_experiment() -> None:
@@ -269,6 +284,27 @@ def test_unfit_line_in_a_yaml_file_is_refused(
         check_parts(train_config("aug=mine"))
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("siz: 3", "batch.siz is no setting; did you mean batch.size?"),
+        (
+            "size: five",
+            "batch.size: In 'batch/mine': ValidationError raised while composing config: Value 'five' of type 'str' "
+            "could not be converted to Integer",
+        ),
+    ],
+)
+def test_sentence_for_a_yaml_file(line: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr(composing, "CONF", tmp_path / "conf")
+    (tmp_path / "conf/batch").mkdir()
+    (tmp_path / "conf/batch/mine.yaml").write_text(f"{line}\n")
+    with pytest.raises(MirrorError) as refused:
+        compose("train", ["+batch=mine"])
+    assert str(refused.value) == sentence
+
+
 def test_missing_value_is_named() -> None:
     with pytest.raises(MirrorError, match="encoder is not set"):
         compose("evaluate", [])
@@ -397,6 +433,35 @@ def test_plain_settings_survive_json() -> None:
 def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reason: str) -> None:
     with pytest.raises(MirrorError, match=reason):
         compose(name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("batch.siz=3", "batch.siz is no setting; did you mean batch.size?"),
+        ("aug.span_kk=3", "aug.span_kk is no setting; did you mean aug.span_k?"),
+        ("nonsense=bert", "nonsense is no setting; --cfg job prints them all."),
+        ("+data.path=x", "+data.path=x is set already: write it without the +."),
+        ("tokenizer=bpe", "tokenizer is a group of another command than scripts/train.py: leave it out."),
+        ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, wsd."),
+        ("task=words", "In 'train': Could not find 'task/words' Available options in 'task': phrase sentence word"),
+        (
+            "batch.pack=perhaps",
+            "Error merging override batch.pack=perhaps: Value 'perhaps' is not a valid bool (type str)",
+        ),
+        ("data.size=${nosuch}", "data.size: Interpolation key 'nosuch' not found"),
+        (
+            "logger.trackers=[x]",
+            "Error merging override logger.trackers=[x]: logger.trackers[0]: Invalid value 'x', expected one of [csv, "
+            "wandb, tensorboard, mlflow]",
+        ),
+    ],
+)
+def test_sentence_for_each_message_of_the_installed_hydra(override: str, sentence: str) -> None:
+    """``one_sentence`` looks into Hydra's and OmegaConf's messages: another release may word them otherwise."""
+    with pytest.raises(MirrorError) as refused:
+        compose("train", [override])
+    assert str(refused.value) == sentence
 
 
 def test_plus_may_stay_where_it_does_no_harm() -> None:

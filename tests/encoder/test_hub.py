@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -33,8 +34,9 @@ def test_an_unknown_bundled_name(name: str) -> None:
 def test_mini_is_small_and_has_its_card() -> None:
     assert sum(file.stat().st_size for file in MINI.iterdir()) <= LIMIT
     card = (MINI / "README.md").read_text(encoding="utf-8")
-    assert "python scripts/pretrain.py" in card
-    assert "seed" in card
+    commands = [shlex.split(line)[2:] for line in card.splitlines() if line.startswith("python scripts/pretrain.py ")]
+    (seeds,) = (line.strip("| ").split(" | ")[1:] for line in card.splitlines() if line.startswith("| seed |"))
+    assert [str(compose("pretrain", overrides).seed) for overrides in commands] == seeds
     assert "## Limits" in card
 
 

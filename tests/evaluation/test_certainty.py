@@ -18,7 +18,7 @@ from mirror.evaluation.resampling import mean, resample, spearman
 from mirror.evaluation.sets import Score
 from mirror.evaluation.sets.score import over_seeds
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
-from tests.evaluation.test_resampling import items_of
+from tests.evaluation.naive import items_of
 
 Floats = NDArray[np.float64]
 

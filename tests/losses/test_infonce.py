@@ -15,18 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mirror.config import LossForm
 from mirror.losses.infonce import info_nce
+from tests.losses.inputs import TEMPERATURE, TEXTS, different, vectors_of
 
-TEMPERATURE = 0.1
 forms = pytest.mark.parametrize("form", list(LossForm))
-
-
-def vectors_of(n: int, dimension: int = 16, seed: int = 0) -> Tensor:
-    return torch.randn(2, n, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def different(n: int) -> Tensor:
-    """No two texts alike."""
-    return torch.arange(n).expand(2, -1)
 
 
 def naive(vectors: Tensor, texts: Tensor, temperature: float, form: LossForm, mask_duplicates: bool) -> Tensor:
@@ -46,13 +37,6 @@ def naive(vectors: Tensor, texts: Tensor, temperature: float, form: LossForm, ma
         if terms:
             rows.append(torch.stack(terms).sum().log() - positive)
     return torch.stack(rows).sum() / count
-
-
-TEXTS = {
-    "different": different(7),
-    "duplicates": torch.tensor([[0, 1, 2, 1, 1, 3, 0]] * 2),
-    "pairs": torch.tensor([[0, 1, 2, 1, 3, 4, 0], [5, 6, 7, 8, 9, 2, 10]]),  # given positives
-}
 
 
 @forms

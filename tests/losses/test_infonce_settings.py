@@ -16,8 +16,8 @@ from mirror.data.batches import BatchKey
 from mirror.losses.infonce import InfoNCE, info_nce
 from tests.conftest import SENTENCES
 from tests.helpers import loss_of, module_of, pairs_of
+from tests.losses.inputs import TEMPERATURE, TEXTS, different, vectors_of
 from tests.losses.processes import gradients, in_two_processes, small_model, views_of
-from tests.losses.test_infonce import TEMPERATURE, TEXTS, different, vectors_of
 
 directions_of = pytest.mark.parametrize("directions", list(Directions))
 EXTRAS = [(0.0, 0.0), (0.3, 0.0), (0.0, 0.5), (0.2, 2.0)]

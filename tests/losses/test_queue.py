@@ -16,7 +16,7 @@ from mirror import MirrorEncoder
 from mirror.config import BatchConfig
 from mirror.config.compose import compose
 from mirror.config.parts import build
-from mirror.data.batches import BatchKey, MirroredPairs
+from mirror.data.batches import BatchKey
 from mirror.data.texts import LongPairs
 from mirror.encoder.perturb import set_dropout
 from mirror.errors import MirrorError
@@ -24,31 +24,13 @@ from mirror.losses.embedder import Embedder
 from mirror.losses.heads import TanhHead
 from mirror.losses.infonce import Columns, Rows, contrasted
 from mirror.losses.queue import EMPTY, Queue
+from mirror.training.run import train
 from tests.conftest import SENTENCES
-from tests.data.test_batches import table_of
-from tests.helpers import module_of, pairs_of
+from tests.helpers import SMALL, module_of, pairs_of, table_of
+from tests.losses.inputs import STEPS, batches, loaded
 from tests.losses.processes import in_two_processes
 
-TEXTS = [*SENTENCES[:18], *SENTENCES[:3], *SENTENCES[30:32]]
-"""23, with duplicates: batches of 8, 8 and 7."""
-STEPS = [BatchKey(epoch, step) for epoch in (0, 1) for step in (0, 1, 2)]
 FORMS = [(in_batch, mask) for in_batch in (False, True) for mask in (False, True)]
-
-
-def loaded(model: Path, dropout: float = 0.0) -> MirrorEncoder:
-    """An encoder whose vectors lie apart."""
-    encoder = MirrorEncoder.load(model)
-    with torch.no_grad():
-        for weight in encoder.backbone.parameters():
-            if weight.ndim > 1:
-                weight.mul_(5)
-    set_dropout(encoder.backbone, dropout)
-    return encoder.train()
-
-
-def batches(encoder: MirrorEncoder, rank: int = 0, world: int = 1) -> MirroredPairs:
-    pairs = [(text, text) for text in TEXTS]
-    return pairs_of(pairs, encoder, BatchConfig(size=8), rank=rank, world=world, apart=True)
 
 
 def course(model: Path, in_batch: bool, mask: bool, rank: int = 0, world: int = 1) -> list[dict[str, Tensor]]:
@@ -195,6 +177,14 @@ def test_a_queue_that_no_memory_holds_is_refused(tiny_bert: Path) -> None:
     section = compose("train", ["loss=queue", "loss.size=2000000", "eval=none"]).loss
     with pytest.raises(MirrorError, match=r"loss\.size=2000000 .*from 1 to 1048576"):
         build(section, "loss", Queue, embedder=Embedder(loaded(tiny_bert)))
+
+
+def test_a_queue_that_the_run_never_fills_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    typed = ["loss=queue", "loss.size=89", "eval=none", f"model.path='{tiny_bert}'", *SMALL]
+    with pytest.raises(MirrorError, match=r"loss\.size=89: the run takes 88 texts in all and never fills this queue"):
+        train(compose("train", typed), tmp_path, SENTENCES[:60])
+    with pytest.raises(MirrorError, match="takes 16 texts in all"):
+        train(compose("train", [*typed, "trainer.max_steps=1"]), tmp_path, SENTENCES[:60])
 
 
 def test_negatives_and_description(tiny_bert: Path) -> None:

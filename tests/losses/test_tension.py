@@ -17,8 +17,8 @@ from mirror.losses.base import Loss
 from mirror.losses.embedder import Embedder
 from mirror.losses.tension import Tension, TensionInBatch
 from tests.helpers import module_of
+from tests.losses.inputs import STEPS, batches, loaded
 from tests.losses.processes import in_two_processes
-from tests.losses.test_queue import STEPS, batches, loaded
 
 KINDS = [(kind, mask) for kind in ("pairs", "batch") for mask in (False, True)]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from mirror.data.batches import MirroredBatch
 from mirror.losses.embedder import Embedder
 from mirror.losses.triplet import Triplet
+from tests.losses.inputs import TEXTS, different, vectors_of
 from tests.losses.processes import gradients, in_two_processes, small_model, views_of
-from tests.losses.test_infonce import TEXTS, different, vectors_of
 
 
 class Made(Embedder):

@@ -9,7 +9,7 @@ import pytest
 
 from mirror import MirrorError
 from mirror.report.errors import check_plotly
-from tests.training.test_run import go, metrics
+from tests.helpers import go, metrics
 
 
 def test_page_of_a_run(tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

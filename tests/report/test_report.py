@@ -23,8 +23,8 @@ from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.runs import collect
 from mirror.report.table import Cell, compare, varying
 from mirror.report.workspace import workspace
+from tests.commands import Command, assert_refused
 from tests.sweep_runs import write_run, write_sweep
-from tests.test_cli import Command, assert_refused, command  # noqa: F401
 
 AXES: dict[str, list[Any]] = {"loss.temperature": [0.02, 0.04, 0.2], "data.size": [1000, 20000], "seed": [1, 2, 3]}
 
@@ -323,7 +323,7 @@ def test_workspace(tracked: Path) -> None:
 
 
 def test_workspace_is_saved_last(
-    command: Command,  # noqa: F811
+    command: Command,
     tracked: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -380,7 +380,7 @@ def test_workspace_needs_its_package(tracked: Path, monkeypatch: pytest.MonkeyPa
     ],
     ids=lambda value: " ".join(value),
 )
-def test_refused(command: Command, sweep: Path, arguments: list[str], reasons: list[str]) -> None:  # noqa: F811
+def test_refused(command: Command, sweep: Path, arguments: list[str], reasons: list[str]) -> None:
     Path("empty").mkdir()
     shutil.copytree(sweep, "grid")
     Path("grid/note").write_text("no folder", encoding="utf-8")
@@ -390,7 +390,7 @@ def test_refused(command: Command, sweep: Path, arguments: list[str], reasons: l
     assert [path.read_text(encoding="utf-8") for path in Path("grid/mine").iterdir()] == ["mine"]
 
 
-def test_command(command: Command, sweep: Path) -> None:  # noqa: F811
+def test_command(command: Command, sweep: Path) -> None:
     shutil.copytree(sweep, "my grid, the first")
     result = command("report", "my grid, the first", "baseline=loss.temperature=0.04,data.size=1000", "title=Mine")
     assert result.code == 0, result.err

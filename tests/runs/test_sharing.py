@@ -15,7 +15,7 @@ from mirror.runs.sharing import KEPT, fingerprint, shared, sharing, start_sharin
 from mirror.training import run
 from mirror.training.run import train
 from tests.conftest import SENTENCES
-from tests.training.test_run import metrics, small
+from tests.helpers import metrics, small
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from mirror.training.measure import Measurements
 from mirror.training.resume import Checkpointer
 from mirror.training.run import Run
 from mirror.training.trainer import remove_checkpoints
+from tests.commands import SMALL, Command
 from tests.conftest import ROOT, SENTENCES
-from tests.test_cli import SMALL, Command, command  # noqa: F401
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -118,7 +118,7 @@ def test_before_the_training(
     number: int,
     by: str,
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -137,7 +137,7 @@ def test_before_the_training(
 
 def test_what_a_library_makes_of_it(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -156,7 +156,7 @@ def test_what_a_library_makes_of_it(
 
 def test_during_the_last_checkpoint(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -174,7 +174,7 @@ def test_during_the_last_checkpoint(
 
 def test_between_the_last_checkpoint_and_the_record(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -188,7 +188,7 @@ def test_between_the_last_checkpoint_and_the_record(
 
 def test_several_seeds_do_not_go_on(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Measurements, "report", after(Measurements.report))
@@ -199,7 +199,7 @@ def test_several_seeds_do_not_go_on(
 
 def test_a_sweep(
     options: list[str],
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -26,8 +26,8 @@ from mirror.config.compose import CONF, compose, run_id
 from mirror.errors import MirrorError
 from mirror.runs.record import RunRecord
 from mirror.runs.registry import identity, read_run, runs_in, usual_seconds
+from tests.commands import Command, assert_refused
 from tests.conftest import ROOT, SENTENCES
-from tests.test_cli import Command, assert_refused, command  # noqa: F401
 
 POOL = Path("outputs/train-sweep")
 SWEEPS = sorted({path.stem for path in (CONF / "sweep").glob("*.yaml")} - {"optuna"})
@@ -87,7 +87,7 @@ def test_folder_is_named_after_what_the_run_will_record() -> None:
     assert run_id(OmegaConf.structured(config)) == identity(plain(config))
 
 
-def test_grid_runs_once(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_grid_runs_once(command: Command, runs: Runs) -> None:
     grid = ["sweep=temperature", "loss.temperature=0.02,0.04", "seed=1,2"]
     result = command("train", *grid)
     assert result.code == 0, result.err
@@ -103,14 +103,14 @@ def test_grid_runs_once(command: Command, runs: Runs) -> None:  # noqa: F811
     assert "4 finished already, 0 failed earlier, 0 to run" in again.err
 
 
-def test_more_axes_and_other_words_for_the_same(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_more_axes_and_other_words_for_the_same(command: Command, runs: Runs) -> None:
     command("train", "-m", "loss.temperature=0.1,0.2")
     assert runs.seen(point) == [(0.1, 42), (0.2, 42)]
     command("train", "-m", "seed=42,7", "loss.temperature=0.20,0.1,0.100", "aug=mirror", "logger=tensorboard")
     assert runs.seen(point) == [(0.2, 7), (0.1, 7)]
 
 
-def test_recognised_in_a_folder_of_another_name(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_recognised_in_a_folder_of_another_name(command: Command, runs: Runs) -> None:
     command("train", "-m", "seed=1,2")
     runs.seen(point)
     first = next((POOL / "unnamed").glob("*/metrics.json")).parent
@@ -120,7 +120,7 @@ def test_recognised_in_a_folder_of_another_name(command: Command, runs: Runs) ->
 
 
 @pytest.mark.parametrize("left", ["running", "interrupted", "half", "nothing"])
-def test_run_that_did_not_end_runs_again(command: Command, runs: Runs, left: str) -> None:  # noqa: F811
+def test_run_that_did_not_end_runs_again(command: Command, runs: Runs, left: str) -> None:
     command("train", "-m", "seed=1,2,3")
     runs.seen(point)
     path = next(path for path in (POOL / "unnamed").glob("*/metrics.json") if '"seed": 2' in path.read_text())
@@ -136,7 +136,7 @@ def test_run_that_did_not_end_runs_again(command: Command, runs: Runs, left: str
 
 
 @pytest.mark.parametrize("there", ["", ".hydra/config.yaml", "metrics.json"])
-def test_folder_of_others_is_never_emptied(command: Command, runs: Runs, there: str) -> None:  # noqa: F811
+def test_folder_of_others_is_never_emptied(command: Command, runs: Runs, there: str) -> None:
     """Wherever the sweep is sent, and though it has names there that a run has too."""
     mine = Path("data/encoder/mine")
     for path in (mine, *([mine.parents[1] / there] if there else [])):
@@ -150,7 +150,7 @@ def test_folder_of_others_is_never_emptied(command: Command, runs: Runs, there: 
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted", "finished"])
-def test_run_with_other_settings_stays(command: Command, runs: Runs, status: str) -> None:  # noqa: F811
+def test_run_with_other_settings_stays(command: Command, runs: Runs, status: str) -> None:
     """One that was stopped can go on, unless a sweep is sent into its folder."""
     command("train", "-m", "seed=1", "hydra.sweep.subdir=0")
     path = POOL / "unnamed" / "0" / "metrics.json"
@@ -160,7 +160,7 @@ def test_run_with_other_settings_stays(command: Command, runs: Runs, status: str
     assert (path.parent / "checkpoints").is_dir()
 
 
-def test_notes_in_a_failed_run_stay(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_notes_in_a_failed_run_stay(command: Command, runs: Runs) -> None:
     runs.fail = lambda config: MirrorError("oh")
     command("train", "-m", "seed=1")
     (folder,) = (path.parent for path in (POOL / "unnamed").glob("*/metrics.json"))
@@ -172,7 +172,7 @@ def test_notes_in_a_failed_run_stay(command: Command, runs: Runs) -> None:  # no
     assert command("train", *again).code == 0
 
 
-def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:
     """Jobs of SLURM outlive a sweep that is killed: the next start neither repeats nor disturbs what they do."""
     command("train", "-m", "seed=1,2")
     runs.seen(point)
@@ -186,7 +186,7 @@ def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:  
     assert runs.seen(point) == [(0.04, 2)]
 
 
-def test_run_that_another_process_begins_first(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_run_that_another_process_begins_first(command: Command, runs: Runs) -> None:
     """As a job does that waited in a queue when its sweep was killed."""
     command("train", "-m", "seed=2", "hydra.sweep.dir=other")
     (other,) = Path("other").glob("*/metrics.json")
@@ -208,7 +208,7 @@ def test_run_that_another_process_begins_first(command: Command, runs: Runs) -> 
     assert runs.seen(point) == []
 
 
-def test_failed_runs(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_failed_runs(command: Command, runs: Runs) -> None:
     """They are listed with their reason, stop nothing, and are run again only on request."""
     errors: dict[int, BaseException] = {2: MirrorError("the loss is nan: lower it."), 3: ZeroDivisionError("oh")}
     runs.fail = lambda config: errors.get(config.seed)
@@ -242,12 +242,12 @@ def test_failed_runs(command: Command, runs: Runs) -> None:  # noqa: F811
     ],
     ids=lambda value: " ".join(value),
 )
-def test_refused(command: Command, runs: Runs, arguments: list[str], reasons: list[str]) -> None:  # noqa: F811
+def test_refused(command: Command, runs: Runs, arguments: list[str], reasons: list[str]) -> None:
     assert_refused(command("train", *arguments), *reasons)
     assert runs.configs == []
 
 
-def test_large_sweep_says_how_long(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_large_sweep_says_how_long(command: Command, runs: Runs) -> None:
     command("train", "-m", "seed=1,2")
     for path in (POOL / "unnamed").glob("*/metrics.json"):
         content = json.loads(path.read_text())
@@ -257,27 +257,27 @@ def test_large_sweep_says_how_long(command: Command, runs: Runs) -> None:  # noq
     assert_refused(command("train", "-m", "seed=range(0,2000)"), "50 h 0 min at 90 s each")
 
 
-def test_second_sweep_in_the_same_folder(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_second_sweep_in_the_same_folder(command: Command, runs: Runs) -> None:
     (POOL / "unnamed").mkdir(parents=True)
     with FileLock(POOL / "unnamed" / ".lock"):
         assert_refused(command("train", "-m", "seed=1,2"), "runs in outputs/train-sweep/unnamed already")
     assert command("train", "-m", "seed=1,2").code == 0
 
 
-def test_finished_run_of_others_is_never_deleted(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_finished_run_of_others_is_never_deleted(command: Command, runs: Runs) -> None:
     command("train", "-m", "seed=1,2", "hydra.sweep.subdir=${hydra.job.num}")
     assert_refused(command("train", "-m", "seed=3,4", "hydra.sweep.subdir=${hydra.job.num}"), "other settings")
     assert [run["seed"] for run in map(read_run, sorted((POOL / "unnamed").glob("[01]"))) if run] == [1, 2]
 
 
-def test_group_is_the_sweep(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_group_is_the_sweep(command: Command, runs: Runs) -> None:
     command("train", "sweep=temperature", "loss.temperature=0.1", "logger=wandb")
     command("train", "seed=2", "logger=wandb")
     assert runs.seen(lambda config: config.logger.group) == ["temperature", None]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_sweep(command: Command, runs: Runs, name: str) -> None:  # noqa: F811
+def test_every_sweep(command: Command, runs: Runs, name: str) -> None:
     """Settings that exist, and nothing beside the axes, so that a run of it can be repeated alone."""
     assert command("train", f"sweep={name}", "data.path=texts.txt").code == 0
     found = runs.configs
@@ -285,7 +285,7 @@ def test_every_sweep(command: Command, runs: Runs, name: str) -> None:  # noqa: 
     assert OmegaConf.load(CONF / "sweep" / f"{name}.yaml").keys() == {"hydra"}
 
 
-def test_grids_together(command: Command, runs: Runs) -> None:  # noqa: F811
+def test_grids_together(command: Command, runs: Runs) -> None:
     """The recipe itself stands in every grid of the paper's questions, and runs once."""
     command("train", "sweep=paper", "data.path=texts.txt")
     grids = OmegaConf.load(CONF / "sweep" / "paper.yaml").hydra.sweeper.grids
@@ -318,7 +318,7 @@ SEARCH = [
 ]  # fmt: skip
 
 
-def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     optuna = pytest.importorskip("optuna")
     judged(runs, monkeypatch)
     runs.fail = lambda config: MirrorError("not this one") if len(runs.configs) == 2 else None
@@ -344,7 +344,7 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert len(runs.seen(point)) == 3
 
 
-def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Score and time: what is told as best is beaten by no other trial in both."""
     pytest.importorskip("optuna")
     judged(runs, monkeypatch)
@@ -363,7 +363,7 @@ PRUNED = [
 ]  # fmt: skip
 
 
-def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trials that stop are those of which the naive rule says so: every score so far under the median there."""
     optuna = pytest.importorskip("optuna")
     monkeypatch.setattr("mirror.training.pruning.STARTUP", 2)
@@ -398,7 +398,7 @@ def test_search_prunes(command: Command, tiny_bert: Path, eval_dir: Path, monkey
     assert "8 trials in outputs/train-sweep/optuna finished already, 0 to run" in command("train", *line).err
 
 
-def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Optuna refuses to."""
     pytest.importorskip("optuna")
     judged(runs, monkeypatch)
@@ -419,7 +419,7 @@ def test_two_objectives_prune_nothing(command: Command, runs: Runs, monkeypatch:
     ids=lambda value: " ".join(value),
 )
 def test_search_refuses(
-    command: Command,  # noqa: F811
+    command: Command,
     runs: Runs,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],

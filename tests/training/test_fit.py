@@ -13,7 +13,7 @@ from mirror import MirrorError
 from mirror.losses.infonce import info_nce
 from mirror.training.module import MirrorModule
 from mirror.training.trainer import LOOK_EVERY, remove_checkpoints
-from tests.training.test_run import curve, go, metrics
+from tests.helpers import curve, go, metrics
 
 TEN = ["data.size=160", "batch.size=16"]
 

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mirror import MirrorEncoder
+from mirror import MirrorEncoder, MirrorError
 from mirror.config import BatchConfig
+from mirror.config.compose import compose
 from mirror.data.batches import BatchKey, MirroredBatch
 from mirror.encoder.perturb import DropHead, set_dropout
 from mirror.losses.infonce import InfoNCE, info_nce
+from mirror.training.optimizer import rmsprop
+from mirror.training.parts import check_parts
+from mirror.training.schedule import stepped
 from tests.conftest import SENTENCES
 from tests.helpers import loss_of, module_of, pairs_of
 
@@ -82,6 +86,37 @@ def test_every_trained_weight_is_in_one_group(tiny_bert: Path) -> None:
 def test_learning_rate(tiny_bert: Path, schedule: str, warmup: int, step: int, share: float) -> None:
     _, rates = built(tiny_bert, schedule, warmup, lr=2e-3)
     assert rates[step] == pytest.approx(share * 2e-3, rel=1e-3)
+
+
+def test_rate_in_steps() -> None:
+    """That of Keras: a boundary's own step still has the rate before it."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
+    scheduler, rates = stepped(optimizer, every=3, factors=(0.8, 0.6)), []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"] / 1e-5)
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([1.0] * 4 + [0.8] * 3 + [0.6] * 5)
+
+
+def test_rmsprop_is_its_formula() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer, expected, mean = rmsprop([weight], lr=0.1), weight.detach().clone(), torch.zeros(2)
+    for step in range(3):
+        gradient = torch.tensor([0.5, -1.0]) * (step + 1)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        mean = 0.9 * mean + 0.1 * gradient**2
+        expected = expected - 0.1 * gradient / (mean.sqrt() + 1e-7)
+        torch.testing.assert_close(weight.detach(), expected)
+
+
+@pytest.mark.parametrize(
+    "typed", ["optim=rmsprop optim.lr=2", "schedule=stepped schedule.every=0", "schedule=stepped schedule.factors=[-1]"]
+)
+def test_settings_that_are_none(typed: str) -> None:
+    with pytest.raises(MirrorError, match="out of range"):
+        check_parts(compose("train", typed.split()))
 
 
 def first_batch(model: Path) -> tuple[MirrorEncoder, MirroredBatch]:

@@ -1,15 +1,13 @@
 """Whole runs on a tiny model: what they leave, what makes them repeatable, how they fail."""
 
-import csv
 import errno
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,51 +19,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mirror import MirrorEncoder, MirrorError, mirror_tune
-from mirror.config import TrainConfig
-from mirror.config.compose import compose
 from mirror.evaluation.sets import load_sets
 from mirror.losses.infonce import info_nce
 from mirror.runs.atomic import SCRATCH
-from mirror.training.run import train
+from mirror.runs.record import by_step
 from tests.conftest import ROOT, SENTENCES
-
-SMALL = [
-    "model=bert", "eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3",
-    "trainer=cpu", "trainer.progress=false",
-    "trainer.precision=fp32",
-]  # fmt: skip
-
-
-def small(model: Path, *overrides: str) -> TrainConfig:
-    """Settings for a run of three steps, less than a second long."""
-    config = compose("train", [f"model.path='{model}'", *SMALL, *overrides])
-    assert isinstance(config, TrainConfig)
-    return config
-
-
-def go(model: Path, folder: Path, *overrides: str, texts: Sequence[Any] = SENTENCES) -> MirrorEncoder:
-    folder.mkdir(parents=True)
-    return train(small(model, *overrides), folder, texts)
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content
-
-
-def curve(folder: Path, column: str = "loss") -> list[float]:
-    """One column of the loss curve, where it has a value."""
-    with (folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
-        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
-
-
-def weights(encoder: MirrorEncoder) -> dict[str, Tensor]:
-    return {name: weight.clone() for name, weight in encoder.backbone.state_dict().items()}
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from tests.helpers import THREE_STEPS, curve, equal, go, metrics, weights
 
 
 @pytest.fixture(scope="module")
@@ -213,10 +172,25 @@ def test_select_best_keeps_the_best(precision: str, tiny_bert: Path, tmp_path: P
     assert not (tmp_path / "run" / "best").exists()
 
 
-def test_select_best_in_a_run_shorter_than_eval_every(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
-    """Three steps and a look every ten: the last weights are looked at all the same."""
-    go(tiny_bert, tmp_path / "run", "select=best", f"eval.data_dir='{eval_dir}'", "eval.every=10")
-    assert len(curve(tmp_path / "run", "val/stsb-dev")) == 1
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (3, [3]), (10, [3])])
+def test_the_last_weights_are_validated_too(
+    every: int, expected: list[int], tiny_bert: Path, eval_dir: Path, tmp_path: Path
+) -> None:
+    """Three steps."""
+    go(tiny_bert, tmp_path / "run", "select=best", f"eval.data_dir='{eval_dir}'", f"eval.every={every}")
+    assert [step for step, _ in by_step(tmp_path / "run", "val/stsb-dev")] == expected
+
+
+def test_a_curve_of_scores(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """Changes nothing of what is learnt, and ends with the score of the encoder."""
+    data = f"eval.data_dir='{eval_dir}'"
+    plain = go(tiny_bert, tmp_path / "plain", data)
+    watched = go(tiny_bert, tmp_path / "run", data, "eval=stsb", "eval.curve=stsb-test", "eval.every=2")
+    assert not any((a != b).any() for a, b in zip(plain.parameters(), watched.parameters(), strict=True))
+    scores = by_step(tmp_path / "run", "val/stsb-test")
+    assert [step for step, _ in scores] == [2, 3]
+    tuned = metrics(tmp_path / "run")["scores"]["tuned"]["stsb-test"]["all"]
+    assert scores[-1][1] == pytest.approx(tuned, abs=0.01)
 
 
 def test_warnings_about_the_texts(tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -345,7 +319,7 @@ def test_interrupted_while_saving(tiny_bert: Path, tmp_path: Path, monkeypatch: 
 def test_ctrl_c_in_the_middle(tiny_bert: Path, tmp_path: Path) -> None:
     """What was finished stays readable, and nobody sees a traceback."""
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"model.path={tiny_bert}", *SMALL]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"model.path={tiny_bert}", *THREE_STEPS]
     run = subprocess.Popen(
         [*command, "data.path=texts.txt", "trainer.max_epochs=100000", "hydra.run.dir=run"],
         cwd=tmp_path,

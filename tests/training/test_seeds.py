@@ -13,7 +13,7 @@ from mirror import MirrorEncoder, MirrorError
 from mirror.apply import evaluate
 from mirror.config.compose import compose
 from mirror.evaluation.sets import load_sets
-from tests.training.test_run import curve, equal, go, metrics, small, weights
+from tests.helpers import curve, equal, go, metrics, small, weights
 
 STSB = "eval=stsb"
 

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import logging
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from mirror import MirrorError
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.training.trackers import build_trackers, close_trackers
 from tests.conftest import ROOT, SENTENCES
-from tests.training.test_run import go, metrics
+from tests.helpers import go, metrics
 
 wandb = pytest.importorskip("wandb")
 
@@ -119,6 +121,48 @@ def test_wandb_has_everything(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -
     assert ["tuned", "stsb-test", "all", pytest.approx(found["scores"]["tuned"]["stsb-test"]["all"])] in scores
 
 
+def merged(read: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    return {key: value for entry in read if kind in entry for key, value in entry[kind].get("update", {}).items()}
+
+
+def test_wandb_charts_and_summary(
+    tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every chart is drawn over the steps; the summary has the gains, and the geometry of the printed table."""
+    with caplog.at_level(logging.INFO):
+        go(tiny_bert, tmp_path / "run", "logger=wandb", f"eval.data_dir='{eval_dir}'", "logger.name=mine", *MEASURED)
+    (log,) = offline_runs(tmp_path / "run")
+    assert f"wandb sync {log.parent}" in caplog.text
+    content, found = records(log), metrics(tmp_path / "run")
+    (every,) = (entry["metric"] for entry in content if "glob_name" in entry.get("metric", {}))
+    assert (every["glob_name"], every["step_metric"]) == ("*", "trainer/global_step")
+    steps = [entry["history"]["item"]["trainer/global_step"] for entry in content if "history" in entry]
+    assert steps == [0, 0, 1, 2, 3, 3]  # geometry, the losses of three steps, geometry, results
+    summary = merged(content, "summary")
+    scores = {column: sets["stsb-test"]["all"] for column, sets in found["scores"].items()}
+    assert summary["gain/stsb-test/all"] == pytest.approx(scores["tuned"] - scores["raw cls"])
+    assert summary["geometry/alignment"] == pytest.approx(found["geometry"]["tuned"]["alignment"])
+    (begun,) = (entry["run"] for entry in content if "run" in entry)
+    assert begun["display_name"] == "mine"
+
+
+def test_seeds_are_runs_of_one_group(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """And one more run has their mean and deviation."""
+    go(tiny_bert, tmp_path / "run", "logger=wandb", "seeds=2", f"eval.data_dir='{eval_dir}'", "eval=stsb")
+    found = metrics(tmp_path / "run")["certainty"]["tuned"]["stsb-test"]
+    runs = {}
+    for log in offline_runs(tmp_path / "run"):
+        content = records(log)
+        (begun,) = (entry["run"] for entry in content if "run" in entry)
+        assert begun["run_group"] == "run"
+        runs[begun["display_name"]] = merged(content, "summary")
+    assert runs.keys() == {"run seed 42", "run seed 43", "run mean"}
+    figures = [runs[f"run seed {seed}"]["tuned/stsb-test/all"] for seed in (42, 43)]
+    assert sorted(figures) == pytest.approx(sorted(found["seeds"]))
+    assert runs["run mean"]["tuned/stsb-test/all"] == pytest.approx(sum(figures) / 2)
+    assert runs["run mean"]["sd/tuned/stsb-test"] == pytest.approx(found["sd"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["serial", "joblib"]
@@ -136,9 +180,6 @@ def test_wandb_in_a_sweep(tiny_bert: Path, eval_dir: Path, tmp_path: Path, launc
     ]  # fmt: skip
     subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
 
-    def merged(read: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-        return {key: value for entry in read if kind in entry for key, value in entry[kind].get("update", {}).items()}
-
     points = set()
     for log in offline_runs(tmp_path):
         read, folder = records(log), log.parents[2]
@@ -148,6 +189,7 @@ def test_wandb_in_a_sweep(tiny_bert: Path, eval_dir: Path, tmp_path: Path, launc
         settings = merged(read, "config")
         expected = dict(flat(found["config"])) | {"effective_batch.texts": 16}
         assert {key: settings[key] for key in expected} == expected
+        assert (settings["logger.choices.aug"], settings["logger.choices.sweep"]) == ("mirror", "temperature")
         history = [entry["history"]["item"] for entry in read if "history" in entry]
         with (folder / "curve" / "metrics.csv").open(encoding="utf-8") as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
@@ -180,6 +222,9 @@ def test_several_at_once(tiny_bert: Path, eval_dir: Path, tmp_path: Path, monkey
     assert [event.step for event in events.Scalars("loss")] == [0, 1, 2]
     assert [event.value for event in events.Scalars("tuned/stsb-test/all")] == [pytest.approx(score)]
     assert "cosines" in events.Tags()["images"]
+    plugins = events.summary_metadata
+    assert plugins["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
+    assert [event.value for event in events.Scalars("score/stsb-test")] == [pytest.approx(score)]
     assert any("augmented pairs" in tag for tag in events.Tags()["tensors"])
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'sweep' / 'mlflow.db'}")
@@ -219,14 +264,16 @@ def test_wandb_mode(
         """In place of Lightning's, which wants a real run."""
 
         def __init__(self, experiment: Any) -> None:
-            assert experiment == "run"
+            assert experiment is begun
 
         def log_hyperparams(self, settings: dict[str, Any]) -> None:
             given["config"] = settings
 
-    def init(**settings: Any) -> str:
+    begun = SimpleNamespace(define_metric=lambda *_, **__: None, url="address", dir="run/files", offline=False)
+
+    def init(**settings: Any) -> Any:
         given.update(settings)
-        return "run"
+        return begun
 
     monkeypatch.setattr("pytorch_lightning.loggers.WandbLogger", Logger)
     monkeypatch.setattr("wandb.init", init)

@@ -4,10 +4,14 @@ One of a user's own is one class, and ``_target_: my_package.MyViews`` in a file
 """
 
 from mirror.data.views.base import Views
+from mirror.data.views.code import Code
 from mirror.data.views.crop import Crop
+from mirror.data.views.cutoff import Cutoff
 from mirror.data.views.deletion import Deletion
+from mirror.data.views.prompt import Prompt
 from mirror.data.views.repetition import Repetition
 from mirror.data.views.shuffle import Shuffle
 from mirror.data.views.span_mask import SpanMask
+from mirror.data.views.spans import Spans
 
-__all__ = ["Crop", "Deletion", "Repetition", "Shuffle", "SpanMask", "Views"]
+__all__ = ["Code", "Crop", "Cutoff", "Deletion", "Prompt", "Repetition", "Shuffle", "SpanMask", "Spans", "Views"]

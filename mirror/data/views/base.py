@@ -7,6 +7,7 @@ from random import Random
 
 from mirror.data.rows import Pair
 from mirror.data.texts import LongPairs
+from mirror.encoder.perturb import Perturbation
 from mirror.errors import MirrorError
 
 log = logging.getLogger(__name__)
@@ -16,13 +17,18 @@ LOOKED_AT = 10_000
 
 
 class Views:
-    """Makes the views of each text. Its settings are the arguments of its ``__init__``; where that also asks for
-    ``layout``, it is given the encoder's tokenizer and limits."""
+    """Makes the views of each text. Its settings are the arguments of its ``__init__``.
+
+    Where that also asks for them, it is given ``layout`` (the encoder's tokenizer and limits), ``max_tokens`` (of
+    ``batch``) and ``template`` (that of the encoder's pooling, or None).
+    """
 
     count = 2
     """Views of each text. View 0 shows the pair's left text, view 1 its right one."""
     edits_tokens = False
     """Whether ``places`` changes the views once more, after they are tokenised."""
+    templates: Sequence[str] = ()
+    """What each view is put into, where that is not the encoder's own template; see ``mirror.encoder.prompt``."""
     longer = 0
     """The most tokens that ``places`` adds to a view."""
 
@@ -48,6 +54,10 @@ class Views:
         """
         return list(range(len(ids)))
 
+    def perturbations(self) -> list[Perturbation]:
+        """What it changes within the network while it learns; ``encoder.block.views`` tells the views apart."""
+        return []
+
     def unchangeable(self, pairs: Iterable[Pair]) -> int:
         """How many of these texts are too short to be changed. A run says so, and stops where it is all of them.
 
@@ -59,6 +69,20 @@ class Views:
     def describe(self) -> str:
         """A line for the log and the model card."""
         return type(self).__name__
+
+
+def one_text(pair: Pair, aug: str) -> str:
+    """The text of which both views are parts.
+
+    Raises:
+        MirrorError: the pair's texts are different ones.
+    """
+    if pair[0] != pair[1]:
+        raise MirrorError(
+            f"aug={aug} takes both views from one text, and the data gives pairs: set aug=none, or leave out "
+            "data.pair_column and data.pair_separator."
+        )
+    return pair[0]
 
 
 def look(views: Views, pairs: Sequence[Pair]) -> None:

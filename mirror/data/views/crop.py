@@ -7,7 +7,7 @@ from typing import Annotated
 
 from mirror.config import Rule
 from mirror.data.rows import Pair
-from mirror.data.views.base import Views
+from mirror.data.views.base import Views, one_text
 from mirror.errors import MirrorError
 
 SENTENCE = re.compile(r"\S.*?[.!?](?=\s|$)|\S.*$")
@@ -57,12 +57,7 @@ class Crop(Views):
         Raises:
             MirrorError: the pair's texts are different ones.
         """
-        if pair[0] != pair[1]:
-            raise MirrorError(
-                "aug=crop takes both views from one text, and the data gives pairs: set aug=none, or leave out "
-                "data.pair_column and data.pair_separator."
-            )
-        found = [match.group() for match in SENTENCE.finditer(pair[0])]
+        found = [match.group() for match in SENTENCE.finditer(one_text(pair, "crop"))]
         fitting = [text for text in found if self.min_chars <= len(text) <= self.max_chars]
         return [" ".join(fitting[i : i + self.sentences]) for i in range(len(fitting) - self.sentences + 1)]
 

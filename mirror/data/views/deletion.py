@@ -10,7 +10,7 @@ from mirror.data.views.base import Views
 
 
 class Deletion(Views):
-    """The right side of each pair loses words (Wang, Reimers and Gurevych 2021, TSDAE, arXiv 2104.06979, section 3.1).
+    """The right side of each pair loses words (Wang, Reimers and Gurevych 2021, TSDAE, arXiv 2104.06979).
 
     Each word goes with probability ``share``, whatever becomes of the others; where all would go, a random one stays.
     Words are what white space separates; the kept ones are joined by single spaces.

@@ -12,7 +12,7 @@ from mirror.encoder.layout import Layout
 
 class Repetition(Views):
     """On the right side of each pair some tokens stand twice, so that a text's length no longer gives it away
-    (Wu et al. 2022, ESimCSE, arXiv 2109.04380, section 3.1; ``ESimCSE/train.py`` in caskcsg/sentemb).
+    (Wu et al. 2022, ESimCSE, arXiv 2109.04380; ``ESimCSE/train.py`` in caskcsg/sentemb).
 
     Of a text of ``n`` tokens, special ones included, ``randrange(min(limit, floor(share * n)))`` are repeated, which
     may be none. They are drawn without replacement and are never the first, the last or a CLS or SEP token. As in the

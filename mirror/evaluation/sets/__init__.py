@@ -1,4 +1,4 @@
-"""How good the vectors are: every text of the sets is encoded once, and every set scored by its texts' vectors."""
+"""The test sets: every text is encoded once, and every set is scored by the vectors of its texts."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -18,7 +18,7 @@ SETS = (*sts.HUB, *words.NAMES, *retrieval.NAMES)
 ``.tsv`` file; its columns say what kind of set it is."""
 KINDS = (sts, words, ranking, lexicon, linking, retrieval)
 """The kinds of files: modules with ``COLUMNS``, by which a file is known, and ``read(path, name)``, which makes its
-set. ``eval.kinds`` adds modules of a user's own, which are asked first."""
+set. ``eval.kinds`` adds modules of a user's own, which take precedence."""
 
 
 def load_sets(
@@ -29,7 +29,7 @@ def load_sets(
     Args:
         names: see ``SETS``.
         data_dir: folder with ``sts/``, ``word/`` and others; None is the hub.
-        dictionary: of the concepts that files of mentions are linked to; None is the one beside them.
+        dictionary: of the concepts that files of mentions are linked to; None is the one in the same folder.
         kinds: modules of further kinds of files, by their full names.
 
     Raises:
@@ -44,6 +44,8 @@ def load_sets(
         raise MirrorError(
             f"eval.sets has {unknown[0]!r}, which is no set; choose among {', '.join(SETS)}, or name a {SUFFIX} file."
         )
+    if dictionary and not hub.local_path(dictionary).is_file():
+        raise MirrorError(f"eval.dictionary={dictionary} is no file: give a .tsv with the concepts and their names.")
     own = [_own_kind(kind) for kind in kinds]
     return [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
 

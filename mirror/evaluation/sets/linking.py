@@ -15,7 +15,7 @@ from mirror.evaluation.sets.score import Score, TestSet, Vectors, unit
 COLUMNS = ("mention", "concept_id")
 DICTIONARY_COLUMNS = ("concept_ids", "names")
 CHUNK = 256
-"""Mentions compared with the whole dictionary at a time."""
+"""Mentions compared with the dictionary at once."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class LinkingSet(TestSet):
     _names: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse a set on which nothing can be found."""
+        """Refuse a set in which no mention can be linked."""
         for name, concepts in self.dictionary.items():
             for concept in concepts:
                 self._names.setdefault(concept, []).append(name)
@@ -82,7 +82,7 @@ class LinkingSet(TestSet):
 
 
 def _rank(similarity: NDArray[np.float64], own: list[int]) -> int:
-    """Place of the best of the right names, from 1; beyond all names where there is none."""
+    """Rank of the best of the right names, from 1; after all names if there is none."""
     if not own:
         return len(similarity) + 1
     best = similarity[own].max()
@@ -107,13 +107,27 @@ def read(path: Path, name: str, dictionary: Path | None) -> LinkingSet:
         dictionary = beside[0]
     concepts_of: dict[str, set[str]] = {}
     for line, row in enumerate(read_table(dictionary, DICTIONARY_COLUMNS), start=2):
-        ids = text(row, "concept_ids", dictionary, line).split("|")
+        ids = _ids(row, "concept_ids", dictionary, line)
         for synonym in text(row, "names", dictionary, line).split("|"):
             if synonym.strip():
                 concepts_of.setdefault(synonym.strip(), set()).update(ids)
     mentions, concepts = [], []
     for line, row in enumerate(read_table(path, COLUMNS), start=2):
         mentions.append(text(row, "mention", path, line))
-        concepts.append(frozenset(text(row, "concept_id", path, line).replace("+", "|").split("|")))
+        concepts.append(frozenset(_ids(row, "concept_id", path, line)))
     names = {synonym: frozenset(ids) for synonym, ids in concepts_of.items()}
     return LinkingSet(name, mentions, concepts, names)
+
+
+def _ids(row: dict[str, str], column: str, path: Path, line: int) -> list[str]:
+    """The concepts of a cell; an empty id between two bars would match every other one.
+
+    Raises:
+        MirrorError: the cell holds none.
+    """
+    cell = text(row, column, path, line)
+    bars = cell.replace("+", "|") if column == "concept_id" else cell
+    ids = [name.strip() for name in bars.split("|") if name.strip()]
+    if not ids:
+        raise MirrorError(f"{path}, line {line}: {column} is {cell!r}, which holds no concept.")
+    return ids

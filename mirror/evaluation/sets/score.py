@@ -1,4 +1,4 @@
-"""What every test set has in common: it names its texts and pairs, and scores their vectors."""
+"""The interface of all test sets: a set names its texts and pairs, and scores their vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)
     """The headline figure of each part of the set, such as a part of speech."""
     items: list[NDArray[np.float64]] = field(default_factory=list)
-    """What each pair or query brings to the headline figure, (N, columns), by seed: what ``statistic`` resamples."""
+    """By seed, what each pair or query adds to the headline figure, (N, columns); ``statistic`` resamples it."""
     statistic: Statistic = mean
     """From the items to the headline figure."""
     seeds: list[float] = field(default_factory=list)
     """The headline figure of each seed, where there are several."""
     note: str = ""
-    """What must be known to compare the figure, such as the number of candidates."""
+    """What a reader must know to compare the figure, such as the number of candidates."""
 
     @property
     def value(self) -> float:
@@ -78,7 +78,7 @@ class TestSet(Protocol):
         """Score the vectors of the texts."""
 
     def positives(self) -> list[Pair]:
-        """The pairs that belong together: all of them, unless the set knows better."""
+        """The pairs that belong together: all of them, unless the set says otherwise."""
         return self.pairs()
 
     def texts(self) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mirror.encoder import hub
-from mirror.errors import MirrorError, UnavailableError
 from mirror.evaluation.sets.files import number, read_table, text
 from mirror.evaluation.sets.pairs import PairSet
 
@@ -96,16 +95,7 @@ def _pair_set(name: str, rows: Sequence[dict[str, Any]], source: Path | str) -> 
 
 
 def _from_hub(name: str) -> PairSet:
-    import datasets
-
     path, split, config = HUB[name]
-    reachable = hub.go_offline_unless_reachable()
-    try:
-        rows = list(datasets.load_dataset(path, config, split=split))
-    except Exception as error:
-        if not reachable:
-            raise UnavailableError(
-                f"The test set {path} is on the hub, which cannot be reached: give eval.data_dir=… or eval=none."
-            ) from error
-        raise MirrorError(f"The test set {path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    remedy = "give eval.data_dir=… or eval=none"
+    rows = list(hub.load_dataset(path, config, split, f"The test set {path}", remedy))
     return _pair_set(name, rows, path)

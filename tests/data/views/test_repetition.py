@@ -19,8 +19,7 @@ from mirror.errors import MirrorError
 from mirror.runs.record import by_step
 from mirror.training.run import train
 from tests.conftest import SENTENCES
-from tests.data.test_batches import ids_of
-from tests.helpers import stop_and_resume
+from tests.helpers import ids_of, stop_and_resume
 
 PAIRS: list[Pair] = [(text, text) for text in SENTENCES]
 

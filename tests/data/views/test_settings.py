@@ -10,7 +10,9 @@ from mirror.config.parts import TARGET, located
 from mirror.config.train import RATES
 
 
-@pytest.mark.parametrize("name", ["mirror", "repetition", "deletion", "shuffle", "crop"])
+@pytest.mark.parametrize(
+    "name", ["mirror", "repetition", "deletion", "shuffle", "crop", "cutoff", "spans", "prompt", "code"]
+)
 def test_yaml_lists_the_signature(name: str) -> None:
     section = OmegaConf.to_container(OmegaConf.load(CONF / "aug" / f"{name}.yaml"))
     assert isinstance(section, dict)
@@ -18,5 +20,9 @@ def test_yaml_lists_the_signature(name: str) -> None:
     maker = located(section, "aug")
     assert isinstance(maker, type)
     parameters = inspect.signature(maker).parameters if "__init__" in vars(maker) else {}
-    defaults = {key: getattr(p.default, "value", p.default) for key, p in parameters.items() if key != "layout"}
+    defaults = {
+        key: getattr(p.default, "value", p.default)
+        for key, p in parameters.items()
+        if key not in ("layout", "max_tokens", "template")
+    }
     assert {str(key): value for key, value in section.items() if key != TARGET} == defaults

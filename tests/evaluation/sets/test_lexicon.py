@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 
-from mirror.evaluation.sets.lexicon import LexiconSet, csls
+from mirror.evaluation.sets.lexicon import csls
 from tests.evaluation.naive import cosine, naive_rank
-
-TRANSLATIONS = [(f"s{i}", f"t{i}") for i in range(40)] + [("s0", "t7"), ("s3", "t9"), ("s5", "t2")]
-
-
-def lexicon() -> LexiconSet:
-    return LexiconSet("made-up", TRANSLATIONS)
+from tests.evaluation.sets.made_up import TRANSLATIONS, lexicon
 
 
 def test_lexicon_by_naive_loops() -> None:

@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from mirror.evaluation.sets.linking import LinkingSet
 from tests.evaluation.naive import cosine, naive_rank
-
-
-def linking() -> LinkingSet:
-    names = {f"name {i}": frozenset({f"C{i % 12}"}) for i in range(30)} | {"both": frozenset({"C1", "C2"})}
-    mentions = [f"mention {i % 20}" for i in range(25)] + ["name 3"]
-    concepts = [frozenset({f"C{i % 20}"} | ({"C1"} if i % 2 == 0 else set())) for i in range(25)] + [frozenset({"C3"})]
-    return LinkingSet("made-up", mentions, concepts, names)
+from tests.evaluation.sets.made_up import linking
 
 
 def test_linking_by_naive_loops() -> None:

@@ -8,12 +8,6 @@ from mirror.evaluation.sets.ranking import RankingSet
 from tests.evaluation.naive import Vectors, cosine
 
 
-def ranking() -> RankingSet:
-    return RankingSet(
-        "made-up", [f"a{i}" for i in range(30)], [f"b{i}" for i in range(30)], (np.arange(30) % 2).astype(np.float64)
-    )
-
-
 def test_ranking_by_the_definitions() -> None:
     rng = np.random.default_rng(0)
     labels: NDArray[np.float64] = rng.integers(0, 2, 50).astype(np.float64)

@@ -2,38 +2,19 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from mirror import MirrorError
 from mirror.evaluation.sets import load_sets
 from mirror.evaluation.sets.retrieval import RetrievalSet
-
-N, D = 60, 8
-
-
-QUERIES, DOCUMENTS = [f"q{i}" for i in range(N)], [f"d{i}" for i in range(N)]
-
-
-def vectors(noise: float) -> dict[str, NDArray[np.float32]]:
-    rng = np.random.default_rng(0)
-    meaning = rng.standard_normal((N, D))
-    return {
-        text: (place + noise * rng.standard_normal(D)).astype(np.float32)
-        for texts in (QUERIES, DOCUMENTS)
-        for text, place in zip(texts, meaning, strict=True)
-    }
-
-
-def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+from tests.evaluation.naive import cosine
+from tests.evaluation.sets.made_up import DOCUMENTS, QUERIES, D, N, vectors
 
 
 def test_against_a_naive_loop() -> None:
     known = vectors(0.8)
     ranks = []
     for i, query in enumerate(QUERIES):
-        order = sorted(range(N), key=lambda j: -cosine(known[query], known[DOCUMENTS[j]]))
+        order = sorted(range(N), key=lambda j: -cosine(known, query, DOCUMENTS[j]))
         ranks.append(order.index(i) + 1)
     score = RetrievalSet("x", QUERIES, DOCUMENTS).score_vectors(known)
     assert 1 < np.mean(ranks) < 20

@@ -8,22 +8,8 @@ import pytest
 from mirror import MirrorError
 from mirror.evaluation.resampling import resample
 from mirror.evaluation.sets import TestSet
-from mirror.evaluation.sets.pairs import PairSet
-from mirror.evaluation.sets.retrieval import RetrievalSet
 from tests.evaluation.naive import vectors_of
-from tests.evaluation.sets.test_lexicon import lexicon
-from tests.evaluation.sets.test_linking import linking
-from tests.evaluation.sets.test_ranking import ranking
-
-
-def retrieval() -> RetrievalSet:
-    return RetrievalSet("made-up", [f"q{i}" for i in range(30)], [f"d{i}" for i in range(30)])
-
-
-def graded() -> PairSet:
-    gold = (np.arange(30) % 5).astype(np.float64)
-    return PairSet("made-up", [f"a{i}" for i in range(30)], [f"b{i}" for i in range(30)], gold, ["x", "y"] * 15)
-
+from tests.evaluation.sets.made_up import graded, lexicon, linking, ranking, retrieval
 
 EVERY: list[Callable[[], TestSet]] = [lexicon, linking, ranking, retrieval, graded]
 

@@ -1,8 +1,6 @@
 """Sets of sentences from files, good and bad."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -10,6 +8,7 @@ from mirror import MirrorError
 from mirror.evaluation.sets import load_sets
 from mirror.evaluation.sets.pairs import PairSet
 from tests.evaluation.naive import vectors_of
+from tests.evaluation.sets.made_up import pair_sets
 
 HEADER = "subset\tscore\tsentence1\tsentence2\n"
 
@@ -21,13 +20,6 @@ def sts_file(folder: Path, content: str | bytes, name: str = "sts12") -> str:
     (folder / "sts").mkdir()
     (folder / "sts" / f"{name}.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(folder)
-
-
-def pair_sets(names: Sequence[str], data_dir: str) -> list[PairSet]:
-    """Sets that are known to be pairs with gold scores."""
-    sets = load_sets(names, data_dir)
-    assert all(isinstance(pairs, PairSet) for pairs in sets)
-    return cast(list[PairSet], sets)
 
 
 def test_reads_a_set(tmp_path: Path) -> None:

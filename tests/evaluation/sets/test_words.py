@@ -6,7 +6,7 @@ import pytest
 
 from mirror import MirrorError
 from mirror.evaluation.sets import load_sets
-from tests.evaluation.sets.test_sts import pair_sets
+from tests.evaluation.sets.made_up import pair_sets
 
 
 def test_words_need_a_folder() -> None:

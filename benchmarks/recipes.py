@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import DATA, DRAFT, RESULTS, ROOT, SENTENCES, machine, markdown, store
-from mirror.evaluation.sets.sts import AVERAGED
+from mirror.evaluation.sets.sts import AVERAGE, sts_average
 
 WORDS = DATA / "corpora" / "en_words_top_10k.txt"
 SENTENCE = [f"data.path={SENTENCES}", "eval=sts"]
@@ -99,8 +99,8 @@ def tables(runs: dict[str, list[dict[str, Any]]]) -> list[list[list[str]]]:
         for number, result in enumerate(results):
             for column, sets in result["scores"].items():
                 values = {key: score["all"] for key, score in sets.items()}
-                if set(AVERAGED) <= values.keys():
-                    values["average"] = statistics.mean(values[key] for key in AVERAGED)
+                if (average := sts_average(values)) is not None:
+                    values[AVERAGE] = average
                 rows = groups.setdefault(tuple(values), {})
                 if column == "tuned":
                     rows.setdefault(name, []).append(values)

@@ -130,10 +130,8 @@ def _reached(job: Callable[..., None], error: BaseException) -> bool:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import without looking for garbage, there being none, nor ever among what was imported.
-
-    Of 10 seconds from start to exit, 3 went into that (2 cores, 2026-11-21).
-    """
+    """Collect no garbage while modules are imported, and never look for any among them afterwards: that took almost a
+    third of a short run (benchmarks/results/notes.md)."""
     if "torch" in sys.modules:  # a later run of a sweep: what the earlier ones left is to be collected
         yield
         return

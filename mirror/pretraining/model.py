@@ -27,8 +27,7 @@ TOKENIZER = "tokenizer"
 """Folder of a tokenizer that a run has learnt, until the run is finished."""
 COUNTED_STD = 0.1
 """Of embeddings that were counted. A step of Adam moves a weight by up to the rate, however small the weight: at
-``STD`` the counts were forgotten within 200 steps of 1e-3 (SimLex-999 of the mean vectors 8.7 against 10.7, loss 6.78
-against 6.68, 4 x 256, 0.4M tokens)."""
+``STD`` the counts were forgotten within 200 steps (benchmarks/results/notes.md)."""
 
 
 def find_tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *, progress: bool) -> Any:

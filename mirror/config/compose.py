@@ -176,6 +176,11 @@ def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
 
 def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     """What Hydra found wrong with a command line, in one sentence."""
+    cause: BaseException | None = error
+    while cause is not None:  # a resolver of ours says it best itself
+        if isinstance(cause, MirrorError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     for override in overrides:
         group, _, value = override.partition("=")
         if now := MOVED.get(override, MOVED.get(group.lstrip("+"))):

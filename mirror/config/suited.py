@@ -23,10 +23,10 @@ CARRIED = ("learning_rate", "pooling", "temperature", "drophead")
 """What that file may hold."""
 SHAPES = {
     "bert_tiny": (2, 128), "mini": (2, 256), "bert_mini": (4, 256), "bert_small": (4, 512), "bert_medium": (8, 512),
-    "minilm": (12, 384), "bert": (12, 768), "bert_large": (24, 1024),
+    "minilm": (12, 384), "distilbert": (6, 768), "bert": (12, 768), "bert_large": (24, 1024),
 }  # fmt: skip
 """Layers and width of the models that others are compared with: as in their names, those of BERT as in Devlin et al.
-2019, section 3."""
+2019, section 3; DistilBERT has half its layers."""
 KIN = {"deberta-v2": "deberta", "mpnet": "mpnet", "roberta": "roberta", "xlm-roberta": "xlmr"}
 """Architectures with a drophead rate of their own, whatever the size, and the file that says it."""
 NEAR = 1.0

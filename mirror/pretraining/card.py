@@ -42,7 +42,8 @@ tags: [fill-mask, mirror-bert]
 # A masked language model of {record["parameters"] / 1e6:.1f}M parameters
 
 Trained on {datetime.now(UTC):%Y-%m-%d} with `scripts/pretrain.py`, {begin}. It is raw: for vectors of texts, tune it
-with `{tuning_command(config, "this/folder")}`.
+with `{tuning_command(config, "this/folder")}`, best with one sentence a
+line in `data.path`: whole paragraphs can leave it worse than it is.
 
 | | |
 |---|---|

@@ -146,7 +146,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
             beside = {"README.md": card, TUNING: carried}
             _save(model, tokenizer, folder / MODEL, beside, half=config.half, replace=before is not None)
         log.info("time: %s", time_line(record.content["seconds"]))
-        log.info("model saved in %s; tune it: %s", folder / MODEL, tuning_command(config, folder / MODEL))
+        log.info("model saved in %s; tune it, best with one sentence a line in data.path:", folder / MODEL)
+        log.info("%s", tuning_command(config, folder / MODEL))
         end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
         remove_checkpoints(folder / CHECKPOINTS)
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)

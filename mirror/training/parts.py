@@ -2,15 +2,13 @@
 there."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from mirror.config import Pooling, Task, TrainConfig
-from mirror.config.parts import TARGET, build, check_part, part_name
-from mirror.config.suited import named_file, suited
+from mirror.config import TrainConfig
+from mirror.config.parts import build, check_part, part_name
 from mirror.data.texts import handed
 from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
@@ -21,8 +19,6 @@ from mirror.losses.base import Loss
 from mirror.losses.embedder import Embedder
 from mirror.training.module import MirrorModule
 from mirror.training.optimizer import check_optimizer
-
-ADAMW = "mirror.training.optimizer.adamw"
 
 
 def check_parts(config: TrainConfig) -> None:
@@ -46,34 +42,6 @@ def check_parts(config: TrainConfig) -> None:
         check_part(config.model.pooling, "model.pooling", "hidden", "layers", "mask_id")
     if config.data.source:
         check_part(config.data.source, "data.source", *handed(config.data))
-
-
-def taken_over(config: TrainConfig) -> dict[str, Any]:
-    """The settings that follow the model because nobody chose them, and whose they are (``source``); empty for a model
-    that a file of ``conf/model`` names."""
-    path, model = config.model.path, config.model
-    if named_file(path):
-        return {}
-    own = suited(path)
-    now = {
-        "optim.lr": (config.optim.get("lr"), own.learning_rate),
-        "model.pooling": (model.pooling, own.pooling),
-        "loss.temperature": (config.loss.get("temperature"), own.temperature),
-    }
-    same = {name: value for name, (value, suits) in now.items() if value == suits}
-    return {"source": own.source, **same} if same else {}
-
-
-def tuning_settings(config: TrainConfig) -> dict[str, Any]:
-    """What a tuned encoder carries with it, for whoever tunes it further."""
-    model, pooling = config.model, config.model.pooling
-    rate = config.optim.get("lr") if config.optim.get(TARGET) == ADAMW else None  # other optimizers have other rates
-    found: dict[str, Any] = {"learning_rate": rate or model.learning_rate, "drophead": model.drophead}
-    if isinstance(pooling, str) and pooling != Pooling.mean_padded.value:
-        found["pooling"] = pooling
-    if config.task is Task.sentence:  # words want another temperature than what the encoder may be tuned for next
-        found["temperature"] = config.loss.get("temperature", model.temperature)
-    return found
 
 
 def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:

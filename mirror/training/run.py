@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -35,15 +34,9 @@ from mirror.runs.stop import held
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
-from mirror.training.parts import (
-    build_module,
-    build_post,
-    check_parts,
-    perturbations,
-    taken_over,
-    tuning_settings,
-)
+from mirror.training.parts import build_module, build_post, check_parts, perturbations
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
+from mirror.training.suited import note_suited, tuning_file
 from mirror.training.trackers import log_results, log_seeds, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 
@@ -88,10 +81,6 @@ def train(
         if config.eval.errors:
             check_plotly()
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
-        if taken := taken_over(config):
-            record["suited"] = taken
-            own = ", ".join(f"{name}={value}" for name, value in taken.items() if name != "source")
-            log.info("as for %s: %s; set them to choose otherwise", taken["source"], own)
         if interrupted:
             interrupted.note(record)
         run = Run(config, folder, record, hardware, interrupted)
@@ -186,6 +175,7 @@ class Run:
             pl.seed_everything(self.config.seed, workers=True, verbose=False)
             named = None if isinstance(model.pooling, Mapping) else model.pooling
             self.encoder = MirrorEncoder.load(model.path, named, max_tokens=model.max_tokens, setting="model.path")
+            note_suited(self.config, self.encoder.backbone.config.to_dict(), self.record)
             if batch.max_tokens > self.encoder.max_tokens:
                 raise MirrorError(
                     f"batch.max_tokens={batch.max_tokens} is more than the {self.encoder.max_tokens} that "
@@ -300,8 +290,7 @@ class Run:
                 config, self.table, measured.before, measured.after, self.record.content["steps"],
                 self.views.describe(), self.loss.describe(), overlaps,
             )  # fmt: skip
-            carried = json.dumps(tuning_settings(config), indent=2) + "\n"
-            beside = {"README.md": card, AUDIT: dump_audit(overlaps), TUNING: carried}
+            beside = {"README.md": card, AUDIT: dump_audit(overlaps), TUNING: tuning_file(config)}
             self.encoder.cpu().save(place / ENCODER, beside, replace=self.interrupted is not None)
             cosines = measured.results.cosines
             if (before := measured.raw_column()) and TUNED in cosines:

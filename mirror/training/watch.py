@@ -74,7 +74,8 @@ class GeometryWatch(Callback):
         found = geometry(vectors, self.pairs)
         self.course[trainer.global_step] = found
         start = next(iter(self.course.values())).anisotropy
-        if found.anisotropy > max(COLLAPSED, start) and not self._warned:
+        # Some models are that narrow before they are tuned: then half the way to 1.
+        if found.anisotropy > max(COLLAPSED, (1 + start) / 2) and not self._warned:
             self._warned = True
             log.warning(
                 "Tuning does harm: at step %d two different texts have a mean cosine of %.2f (%.2f before), so the "

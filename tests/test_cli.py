@@ -453,7 +453,7 @@ def test_pretrain_then_train(command: Command, tmp_path: Path) -> None:
     assert "3 steps of 300 tokens" in result.err
     python, script, *typed = shlex.split(result.err.splitlines()[-1])  # a whole command
     assert (python, script) == ("python", "scripts/train.py")
-    assert typed == ["model.path=raw/model", "data.path=texts.txt"]
+    assert typed == [f"model.path={tmp_path}/raw/model", "data.path=texts.txt"]
     result = command("train", *typed, *SMALL, "hydra.run.dir=run")
     assert result.code == 0, result.err
     assert f"as for its {TUNING}: " in result.err

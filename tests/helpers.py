@@ -78,8 +78,8 @@ def loss_of(module: nn.Module, batch: MirroredBatch) -> Tensor:
 
 
 THREE_STEPS = [
-    "eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.progress=false",
-    "trainer.precision=fp32",
+    "model=bert", "eval=none", "data.size=48", "batch.size=16", "optim.lr=1e-3", "trainer=cpu",
+    "trainer.progress=false", "trainer.precision=fp32",
 ]  # fmt: skip
 """Settings of a run of three steps."""
 

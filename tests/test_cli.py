@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 import mirror.cli.folder
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
+from mirror.config.suited import TUNING
 from mirror.runs.registry import hold_lock
 from mirror.training.parts import check_parts
 from tests.commands import SMALL, Command, Result, assert_refused
@@ -449,8 +451,12 @@ def test_pretrain_then_train(command: Command, tmp_path: Path) -> None:
     result = command("pretrain", *PRETRAIN, "data.path=texts.txt", "hydra.run.dir=raw")
     assert result.code == 0, result.err
     assert "3 steps of 300 tokens" in result.err
-    result = command("train", "model.path=raw/model", *SMALL, "data.path=texts.txt", "hydra.run.dir=run")
+    python, script, *typed = shlex.split(result.err.splitlines()[-1])  # a whole command
+    assert (python, script) == ("python", "scripts/train.py")
+    assert typed == [f"model.path={tmp_path}/raw/model", "data.path=texts.txt"]
+    result = command("train", *typed, *SMALL, "hydra.run.dir=run")
     assert result.code == 0, result.err
+    assert f"as for its {TUNING}: " in result.err
     assert (tmp_path / "run" / "encoder").is_dir()
 
 

@@ -33,7 +33,8 @@ from tests.conftest import ROOT, SENTENCES
 
 GOLDEN = Path(__file__).with_name("golden.json")
 COMMON = [
-    "data.size=44", "batch.size=16", "optim.lr=1e-3", "eval=stsb", "eval.resamples=0", "trainer.max_epochs=2",
+    "model=bert", "data.size=44", "batch.size=16", "optim.lr=1e-3", "eval=stsb", "eval.resamples=0",
+    "trainer.max_epochs=2",
     "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.progress=false",
 ]  # fmt: skip
 """Six steps, the third of a smaller batch."""

@@ -25,13 +25,12 @@ from mirror.config import (
     TrainConfig,
 )
 from mirror.config.parts import TARGET
+from mirror.config.suited import CONF as CONF
+from mirror.config.suited import suited
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
 from mirror.runs.registry import identity
 
-PACKAGED_CONF = Path(__file__).parents[1] / "conf"
-CONF = PACKAGED_CONF if PACKAGED_CONF.is_dir() else Path(__file__).parents[2] / "conf"
-"""``conf`` is inside an installed package, and next to the package in a clone."""
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -65,6 +64,7 @@ def register_schemas() -> None:
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
+    OmegaConf.register_new_resolver("suited", lambda path, key: getattr(suited(path), key), replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda choice: choice or "unnamed", replace=True)
 
 
@@ -176,6 +176,11 @@ def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
 
 def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     """What Hydra found wrong with a command line, in one sentence."""
+    cause: BaseException | None = error
+    while cause is not None:  # a resolver of ours says it best itself
+        if isinstance(cause, MirrorError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     for override in overrides:
         group, _, value = override.partition("=")
         if now := MOVED.get(override, MOVED.get(group.lstrip("+"))):

@@ -4,6 +4,7 @@ The sections ``aug``, ``loss``, ``auxiliary``, ``head``, ``optim``, ``post``, ``
 see ``mirror.config.parts``.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -194,10 +195,11 @@ class EvalConfig:
     """Names from ``mirror.evaluation.SETS``, files in ``data_dir`` such as ``bli/en-de``, and paths of .tsv files."""
     with_data_dir: list[str] = field(default_factory=list)
     """Further sets, measured where ``data_dir`` is given."""
-    data_dir: str | None = None
-    """Folder with ``sts/``, ``word/`` and others; null is the hub, where mirror finds the STS sets alone."""
+    data_dir: str | None = field(default_factory=lambda: os.environ.get("MIRROR_DATA") or None)
+    """Folder with ``sts/``, ``word/`` and others, by default that of the variable ``MIRROR_DATA``; null is the hub,
+    where mirror finds the STS sets alone."""
     raw: list[Any] = field(default_factory=lambda: ["cls", "mean"])
-    """Poolings of the untouched model that the tuned encoder is compared with."""
+    """Poolings of the untouched model that the tuned encoder is compared with; its own is one more."""
     validation: str = "stsb-dev"
     """The set that ``select=best`` watches."""
     curve: str | None = None

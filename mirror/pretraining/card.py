@@ -1,14 +1,22 @@
 """The model card of a pre-trained model."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from mirror.config import PretrainConfig
+from mirror.config import BatchConfig, DataConfig, Pooling, PretrainConfig
+from mirror.config.compose import quoted
 from mirror.config.parts import described
+from mirror.config.suited import CARRIED, by_config, suited
 from mirror.data.texts import TextTable
 
 CURVE_ROWS = 12
+PLAIN = re.compile(r"[\w./:-]+")
+"""What Hydra takes as it is."""
 
 
 def model_card(
@@ -34,7 +42,8 @@ tags: [fill-mask, mirror-bert]
 # A masked language model of {record["parameters"] / 1e6:.1f}M parameters
 
 Trained on {datetime.now(UTC):%Y-%m-%d} with `scripts/pretrain.py`, {begin}. It is raw: for vectors of texts, tune it
-with `python scripts/train.py model.path=this/folder`.
+with `{tuning_command(config, "this/folder")}`, best with one sentence a
+line in `data.path`: whole paragraphs can leave it worse than it is.
 
 | | |
 |---|---|
@@ -68,6 +77,36 @@ Cross entropy of the masked tokens in nats while training; perplexity on {record
 It knows what its text knows, in the language and the years of that text, with its gaps and its prejudices. Longer
 texts than {config.batch.max_tokens} tokens were never seen as a whole.
 """
+
+
+def tuning_settings(config: PretrainConfig, architecture: Any) -> dict[str, Any]:
+    """What a new model is to be tuned with: what suits its shape, pooled over its tokens, since nothing has taught its
+    CLS token to stand for a text; an adapted model keeps what suited it.
+
+    Args:
+        config: of the run.
+        architecture: the model's configuration, of ``transformers``.
+    """
+    if config.model.path:
+        found = suited(config.model.path)
+    else:
+        found = replace(by_config(architecture.to_dict()), pooling=Pooling.first_last.value)
+    return {name: getattr(found, name) for name in CARRIED}
+
+
+def tuning_command(config: PretrainConfig, folder: Path | str) -> str:
+    """A command that tunes the model on the text it has read, to be typed as it is."""
+    data, usual = config.data, DataConfig()
+    settings = {"model.path": str(folder), "data.path": data.path}
+    for name in ("name", "split", "column"):
+        if getattr(data, name) != getattr(usual, name):
+            settings[f"data.{name}"] = getattr(data, name)
+    if not config.model.path and config.model.positions < BatchConfig.max_tokens:
+        settings["batch.max_tokens"] = str(config.model.positions)
+    words = [
+        f"{name}={value if PLAIN.fullmatch(value) else quoted(value)}" for name, value in settings.items() if value
+    ]
+    return shlex.join(["python", "scripts/train.py", *words])
 
 
 def _curve_table(curve: Sequence[tuple[int, float]], perplexity: Mapping[str, float]) -> str:

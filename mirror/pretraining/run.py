@@ -1,11 +1,12 @@
 """A pre-training run from texts to a masked language model in a folder that transformers loads."""
 
+import json
 import logging
 import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -16,12 +17,13 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mirror.config import PretrainConfig, plain
+from mirror.config.suited import TUNING
 from mirror.data.texts import read_texts
 from mirror.encoder.backbone import longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.export import write_whole
 from mirror.errors import MirrorError
-from mirror.pretraining.card import model_card
+from mirror.pretraining.card import model_card, tuning_command, tuning_settings
 from mirror.pretraining.corpus import CorpusData, MaskedBatches, tokenize_corpus
 from mirror.pretraining.model import TOKENIZER, build_model, find_tokenizer
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
@@ -140,9 +142,12 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         with record.phase("save"), repeatable(folder):
             card = model_card(config, table, record.content, by_step(folder))
             # What this run has saved already, before it was stopped, is saved again.
-            _save(model, tokenizer, folder / MODEL, card, half=config.half, replace=before is not None)
+            carried = json.dumps(tuning_settings(config, model.config), indent=2) + "\n"
+            beside = {"README.md": card, TUNING: carried}
+            _save(model, tokenizer, folder / MODEL, beside, half=config.half, replace=before is not None)
         log.info("time: %s", time_line(record.content["seconds"]))
-        log.info("model saved in %s; tune it with model.path=%s", folder / MODEL, folder / MODEL)
+        log.info("model saved in %s; tune it, best with one sentence a line in data.path:", folder / MODEL)
+        log.info("%s", tuning_command(config, folder / MODEL))
         end.enter_context(held())  # without checkpoints the run cannot go on, only be finished
         remove_checkpoints(folder / CHECKPOINTS)
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
@@ -226,11 +231,12 @@ def _fit(
     module.to(hardware.device)
 
 
-def _save(model: Any, tokenizer: Any, folder: Path, card: str, *, half: bool, replace: bool) -> None:
+def _save(model: Any, tokenizer: Any, folder: Path, beside: Mapping[str, str], *, half: bool, replace: bool) -> None:
     def write(partial: Path) -> None:
         with quiet():
             (model.half() if half else model).cpu().save_pretrained(partial)
             tokenizer.save_pretrained(partial)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        for name, content in beside.items():
+            (partial / name).write_text(content, encoding="utf-8")
 
     write_whole(folder, write, replace=replace)

@@ -16,6 +16,7 @@ The results are under these keys; a *column* is an encoder with one pooling, suc
 - ``cosines``: by column and set, histograms of the cosine similarities.
 - ``seeds``: where there are several, by seed its ``steps``, ``loss`` and ``scores``.
 - ``mteb``: by column and task, MTEB's main score × 100.
+- ``suited``: settings that followed the model because nobody chose them, and whose they are (``source``).
 - ``columns``: of an evaluation, the path of each column's encoder.
 """
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from mirror.config import Select, Strategy, TrainConfig
+from mirror.config import Pooling, Select, Strategy, TrainConfig
 from mirror.data.texts import TextTable
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, UnavailableError
@@ -84,16 +84,21 @@ class Measurements:
         log.info("\n%s", audit_table(found, "Test texts among the training texts"))
 
     def untouched(self, encoder: MirrorEncoder) -> None:
-        """Score the untouched model under each pooling of ``eval.raw``; one pass through it serves them all."""
+        """Score the untouched model under each pooling of ``eval.raw`` and under that of the tuned encoder, so that
+        like is compared with like; one pass through it serves them all."""
         results, config = self.results, self.config
         if not results.sets:
             return
-        poolings = [encoder.make_pooling(name) for name in dict.fromkeys(config.eval.raw)]
+        own = pooling_name(config)
+        # A part may have weights, and padding no width of its own: neither says anything of an untouched model.
+        known = isinstance(config.model.pooling, str) and own != Pooling.mean_padded.value
+        names = dict.fromkeys([*config.eval.raw, *([own] if known and config.eval.raw else [])])
+        poolings = [encoder.make_pooling(name) for name in names]
         with self.record.phase("evaluate"):
             if poolings:
                 log.info("measuring the model as it is …")
                 texts = results.texts
-                key = (encoder.name, encoder.max_tokens, *config.eval.raw, encoder.device.type, fingerprint(texts))
+                key = (encoder.name, encoder.max_tokens, *names, encoder.device.type, fingerprint(texts))
                 progress = config.trainer.progress
                 vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=progress))
                 for pooling, found in zip(poolings, vectors, strict=True):

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 
 from mirror.config import TrainConfig, plain
 from mirror.config.parts import build, located, part_name
+from mirror.config.suited import TUNING
 from mirror.data.module import MirrorData
 from mirror.data.rows import Pair, in_memory
 from mirror.data.texts import TextTable, choose, read_texts
@@ -35,6 +36,7 @@ from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
 from mirror.training.parts import build_module, build_post, check_parts, perturbations
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
+from mirror.training.suited import note_suited, tuning_file
 from mirror.training.trackers import log_results, log_seeds, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 
@@ -173,6 +175,7 @@ class Run:
             pl.seed_everything(self.config.seed, workers=True, verbose=False)
             named = None if isinstance(model.pooling, Mapping) else model.pooling
             self.encoder = MirrorEncoder.load(model.path, named, max_tokens=model.max_tokens, setting="model.path")
+            note_suited(self.config, self.encoder.backbone.config.to_dict(), self.record)
             if batch.max_tokens > self.encoder.max_tokens:
                 raise MirrorError(
                     f"batch.max_tokens={batch.max_tokens} is more than the {self.encoder.max_tokens} that "
@@ -287,7 +290,7 @@ class Run:
                 config, self.table, measured.before, measured.after, self.record.content["steps"],
                 self.views.describe(), self.loss.describe(), overlaps,
             )  # fmt: skip
-            beside = {"README.md": card, AUDIT: dump_audit(overlaps)}
+            beside = {"README.md": card, AUDIT: dump_audit(overlaps), TUNING: tuning_file(config)}
             self.encoder.cpu().save(place / ENCODER, beside, replace=self.interrupted is not None)
             cosines = measured.results.cosines
             if (before := measured.raw_column()) and TUNED in cosines:

@@ -16,6 +16,9 @@ from mirror.training.pruning import Trial
 
 log = logging.getLogger(__name__)
 
+FALL = 2.0
+"""Points that two scores in a row must lie below the best one, so that a fall is more than noise."""
+
 
 class Validation(Callback):
     """Scores the encoder on a set every so many steps and after the last one.
@@ -37,6 +40,7 @@ class Validation(Callback):
         self.encoder, self.test, self.every, self.best, self.trial = encoder, test, every, best, trial
         self.scores: dict[int, float] = {}
         """By step."""
+        self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -63,6 +67,7 @@ class Validation(Callback):
             logger.log_metrics({name: score}, step)
         if self.best is not None and is_best and trainer.is_global_zero:
             self._keep(module, step)
+        self._warn_of_harm()
         if self.trial is not None:
             given_up = trainer.is_global_zero and self.trial.gives_up(step, score, last=step >= trainer.max_steps)
             if trainer.strategy.broadcast(given_up):
@@ -70,6 +75,18 @@ class Validation(Callback):
                     f"{self.test.name} is {score:.2f} at step {step} of {trainer.max_steps}, and was never above the "
                     "median of the earlier trials there"
                 )
+
+    def _warn_of_harm(self) -> None:
+        """Say once that the score has fallen for good."""
+        best, last = max(self.scores.values()), list(self.scores.values())[-2:]
+        if len(last) == 2 and max(last) < best - FALL and not self._warned:
+            self._warned = True
+            log.warning(
+                "Tuning does harm: %s has fallen from %.2f to %.2f by step %d. Stop (Ctrl-C) and lower optim.lr or "
+                "data.size%s.",
+                self.test.name, best, last[-1], max(self.scores),
+                "; the best weights are kept" if self.best else ", or keep the best weights with select=best",
+            )  # fmt: skip
 
     def _keep(self, module: pl.LightningModule, step: int) -> None:
         assert self.best is not None

@@ -1,5 +1,6 @@
-"""How the geometry of the space moves while an encoder learns."""
+"""How the geometry of the space moves while an encoder learns, and a warning where it collapses."""
 
+import logging
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,8 +11,12 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.evaluation.geometry import Geometry, geometry
 from mirror.runs.record import RunRecord
 
+log = logging.getLogger(__name__)
+
 PAIRS = 200
 """Looked at while training: few enough to cost little."""
+COLLAPSED = 0.9
+"""Mean cosine of different texts above which hardly anything tells them apart."""
 
 
 class GeometryWatch(Callback):
@@ -28,6 +33,7 @@ class GeometryWatch(Callback):
         self.encoder, self.pairs, self.every, self.record = encoder, pairs, every, record
         self.texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         self.course: dict[int, Geometry] = {}
+        self._warned = False
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The untouched model, pooled as the encoder is."""
@@ -67,6 +73,16 @@ class GeometryWatch(Callback):
         vectors = dict(zip(self.texts, self.encoder.encode(self.texts), strict=True))
         found = geometry(vectors, self.pairs)
         self.course[trainer.global_step] = found
+        start = next(iter(self.course.values())).anisotropy
+        # Some models are that narrow before they are tuned: then half the way to 1.
+        if found.anisotropy > max(COLLAPSED, (1 + start) / 2) and not self._warned:
+            self._warned = True
+            log.warning(
+                "Tuning does harm: at step %d two different texts have a mean cosine of %.2f (%.2f before), so the "
+                "vectors hardly tell them apart. Stop (Ctrl-C) and lower optim.lr, or try another model.pooling or "
+                "loss.temperature.",
+                trainer.global_step, found.anisotropy, start,
+            )  # fmt: skip
         for logger in trainer.loggers:
             logger.log_metrics(
                 {f"geometry/{name}": value for name, value in found.plain().items()}, trainer.global_step

@@ -135,11 +135,6 @@ def test_demo_takes_sts_where_a_folder_is_given(monkeypatch: pytest.MonkeyPatch)
     assert compose("evaluate", ["encoder=x", "eval=demo"]).eval.measured == both
 
 
-def test_demo_measures_the_untouched_model_pooled_alike() -> None:
-    config = compose("train", ["experiment=demo", "model.pooling=first_last"])
-    assert config.eval.raw == ["cls", "mean", "first_last"]
-
-
 def test_sets_of_the_files_are_those_of_the_code() -> None:
     """A file of ``conf/eval`` and the constants name the same seven sets, twelve languages, and sets of SemEval."""
     sets = {name: train_config(f"eval={name}").eval.sets for name in ("sts", "multisimlex", "sts17", "all", "words")}

@@ -68,7 +68,7 @@ def by_hand(folder: Path, text: str, *, cls_last: bool = False) -> dict[Pooling,
 
 
 def test_every_model_file_has_a_tested_architecture() -> None:
-    assert set(MODEL_FILES) == {path.stem for path in (CONF / "model").glob("*.yaml")}
+    assert set(MODEL_FILES) == {path.stem for path in (CONF / "model").glob("*.yaml")} - {"suited"}
     assert set(MODEL_FILES.values()) == set(ARCHITECTURES)
 
 

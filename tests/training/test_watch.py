@@ -37,3 +37,18 @@ def test_course_of_a_run(
 def test_no_look_where_none_is_wished(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
     go(tiny_bert, tmp_path / "run", "eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=0")
     assert "geometry_curve" not in metrics(tmp_path / "run")
+
+
+def test_collapse_is_told_while_it_happens(
+    tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, and not of a run that does no such harm."""
+    measured = ["eval=stsb", f"eval.data_dir='{eval_dir}'", "eval.geometry_every=1"]
+    go(tiny_bert, tmp_path / "sound", *measured)
+    assert "does harm" not in caplog.text
+    go(tiny_bert, tmp_path / "harm", *measured, "optim.lr=0.3", "trainer.max_epochs=3")
+    assert caplog.text.count("Tuning does harm: at step") == 1
+    course = metrics(tmp_path / "harm")["geometry_curve"]
+    bound = (1 + course["anisotropy"][0]) / 2
+    first = next(step for step, value in zip(course["step"], course["anisotropy"], strict=True) if value > bound)
+    assert f"at step {first} two different texts have a mean cosine of" in caplog.text

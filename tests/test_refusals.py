@@ -82,3 +82,18 @@ def test_interval_of_whole_numbers() -> None:
     parse = OverridesParser.create().parse_override
     assert type(_distribution(parse("seed=int(interval(1,2.5))"))).__name__ == "IntDistribution"
     assert type(_distribution(parse("optim.lr=interval(1,2)"))).__name__ == "FloatDistribution"
+
+
+def test_processes_that_would_wait_for_each_other(
+    command: Command, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "trainer=ddp", "trainer.devices=4"]
+    assert_refused(command("train", *arguments), "trainer.devices=4", "WORLD_SIZE=2")
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.txt"]
+
+
+@pytest.mark.parametrize("line", ["score\tsentence1\tsentence2\n1\ta\t{}\n", "score\tsentence1\t{}\n"])
+def test_cells_too_long(command: Command, encoder: Path, tmp_path: Path, line: str) -> None:
+    (tmp_path / "own.tsv").write_text(line.format("a" * 200_000), encoding="utf-8")
+    assert_refused(command("evaluate", f"encoder={encoder}", "eval.sets=[own.tsv]"), "own.tsv", "field larger than")

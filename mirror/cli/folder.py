@@ -79,6 +79,12 @@ def follower(config: DictConfig) -> bool:
             f"error: {named[0]} in the environment says that another process leads this run, which has one alone: "
             f"unset {named[0].partition('=')[0]}."
         )
+    wanted, started = (trainer.devices * trainer.nodes if trainer else 1), int(os.environ.get("WORLD_SIZE", 1))
+    if wanted > 1 and started > 1 and wanted != started:  # they would wait for each other for ever
+        sys.exit(
+            f"error: trainer.devices={trainer.devices} on trainer.nodes={trainer.nodes} are {wanted} processes, but "
+            f"WORLD_SIZE={started} of them were started: make the two agree."
+        )
     return bool(named)
 
 

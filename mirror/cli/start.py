@@ -14,9 +14,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mirror.cli.arguments import with_paths
 from mirror.cli.folder import RANKS, check_ranks, locks
+from mirror.cli.refusals import refusal
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
@@ -45,7 +47,10 @@ def start(
 
     def read(config: DictConfig) -> Any:
         if not config.get("resume"):
-            return settings(config)
+            try:
+                return settings(config)
+            except OmegaConfBaseException as error:  # such as ${x}, which OmegaConf resolves only now
+                raise MirrorError(one_sentence(error, name, sys.argv[1:])) from error
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise MirrorError(f"resume={config.resume} goes on with one run and cannot be swept: leave out -m.")
         return resumed(name, Path(config.resume), HydraConfig.get().overrides.task)
@@ -61,11 +66,14 @@ def start(
             run(read(config))
         except PrunedError as reason:
             log.info("pruned: %s", reason)
-        except MirrorError as error:
-            log.error("error: %s", error)
+        except (MirrorError, OSError) as error:
+            told = error if isinstance(error, MirrorError) else refusal(error, sys.argv[1:])
+            if told is None or stop.received():
+                raise
+            log.error("error: %s", told)
             if leaves_record:
-                record_failure(folder, plain(config), error)
-            failed.append(str(error))  # a sweep goes on with its next run
+                record_failure(folder, plain(config), told)
+            failed.append(str(told))  # a sweep goes on with its next run
         except BaseException as error:
             if leaves_record and _stopped_by(error):
                 record_failure(folder, plain(config), KeyboardInterrupt())
@@ -77,12 +85,20 @@ def start(
         check_ranks()
         with locks, _stoppable(ways_on):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+            sys.stdout.flush()
     except COMPOSITION_ERRORS as error:
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
             raise
         sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
     except MirrorError as error:  # of a sweep, which lists its failed runs itself, or of the environment
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # the reader, such as head, has had enough; nothing is flushed into the void at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if (told := refusal(error, sys.argv[1:])) is None:
+            raise
+        sys.exit(f"error: {told}")
     if failed:
         sys.exit(1)
 

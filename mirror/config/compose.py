@@ -65,6 +65,7 @@ def register_schemas() -> None:
     OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id(_root_), replace=True)
     OmegaConf.register_new_resolver("suited", lambda path, key: getattr(suited(path), key), replace=True)
+    OmegaConf.register_new_resolver("own_groups", own_groups, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda choice: choice or "unnamed", replace=True)
 
 
@@ -213,10 +214,20 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
 
 def _unknown(key: str, name: str) -> str:
     """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
-    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    groups = [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
-    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *groups], n=1)
+    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *_groups(name)], n=1)
     return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
+
+
+def _groups(name: str) -> list[str]:
+    """The groups of ``conf/<name>.yaml``."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    return [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
+
+
+def own_groups(name: str) -> str:
+    """The groups of a command with their options, a line each, for its help."""
+    found = {group: sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in _groups(name)}
+    return "\n".join(f"{group}: {', '.join(options)}" for group, options in found.items() if options)
 
 
 def _part_names() -> Iterator[str]:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,11 @@ def load_weights(kind: Any, source: str, given: str) -> tuple[Any, list[str]]:
             f"{given} lacks weights that its config.json asks for ({_some(lost)}): give the whole model, with the "
             "config.json that belongs to it."
         )
+    if further := _further_layers(loading["unexpected_keys"], model.base_model):
+        raise MirrorError(
+            f"{given} has weights of more layers than its config.json says ({_some(further)}), which would be cut off: "
+            "give the config.json that belongs to them."
+        )
     if wrong := [name for name, weights in model.named_parameters() if not weights.isfinite().all()]:
         raise MirrorError(
             f"{given} has weights that are infinite or not a number ({_some(wrong)}): give a model whose training did "
@@ -167,6 +173,13 @@ def _refuse_adapter(source: str, given: str) -> None:
 
 def _only_pickled(folder: Path) -> bool:
     return any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors*"))
+
+
+def _further_layers(unused: Iterable[str], base: Any) -> list[str]:
+    """Of the weights that a model does not take, those that it has under another number: no head, but a layer more."""
+    layers = {re.sub(r"\.\d+\.", ".#.", weights) for weights in base.state_dict() if re.search(r"\.\d+\.", weights)}
+    prefix = f"{base.base_model_prefix}."
+    return sorted(name for name in unused if re.sub(r"\.\d+\.", ".#.", name.removeprefix(prefix)) in layers)
 
 
 def _shape(sizes: Iterable[int]) -> str:

@@ -62,6 +62,12 @@ def save_encoder(
 
     if own := [type(stage).__name__ for stage in pooling.stages if type(stage) not in STAGES.values()]:
         log.warning("%s: sentence-transformers has no %s, the folder loads with mirror alone.", folder, ", ".join(own))
+    elif _padded(pooling, layout.pad_to):
+        log.warning("%s: sentence-transformers averages no padding, the folder loads with mirror alone.", folder)
+    elif pooling.layered:
+        log.warning(
+            "%s pools several layers: load it by sentence-transformers or mirror, not by its last layer.", folder
+        )
 
     def write(partial: Path) -> None:
         # sentence-transformers averages layers only if the configuration asks the backbone for them.
@@ -88,18 +94,24 @@ def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None,
     modules = [{"idx": 0, "name": "0", "path": "", "type": f"{THEIRS}Transformer"}]
     theirs = {kind: name for name, kind in STAGES.items()}
     stages: list[Any] = list(pooling.stages)
+    padded = _padded(pooling, pad_to)
     for number, stage in enumerate(stages, start=1):
         kind = type(stage)
         path = f"{number}_{theirs.get(kind, kind.__name__)}"
         (folder / path).mkdir()
         stage.save(folder / path)
-        full = THEIRS + theirs[kind] if kind in theirs else f"{kind.__module__}.{kind.__qualname__}"
+        # What averages padding is named as ours, for sentence-transformers to refuse it and not to average otherwise.
+        full = THEIRS + theirs[kind] if kind in theirs and not padded else f"{kind.__module__}.{kind.__qualname__}"
         modules.append({"idx": number, "name": str(number), "path": path, "type": full})
     write_json(folder / MODULES, modules)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
     write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
-    if pooling.name == Pooling.mean_padded.value and pad_to is not None:
+    if padded:
         write_json(folder / _MIRROR_FILE, {"pooling": pooling.name, "pad_to": pad_to})
+
+
+def _padded(pooling: TextPooling, pad_to: int | None) -> bool:
+    return pooling.name == Pooling.mean_padded.value and pad_to is not None
 
 
 def read_folder(folder: Path, config: Any) -> Saved | None:

@@ -14,6 +14,9 @@ from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.sets import Score
 from mirror.runs.record import TUNED
 
+LAYERED = (Pooling.first_last.value, Pooling.last_two.value, Pooling.layers.value)
+"""Poolings that transformers' last layer does not give."""
+
 
 def model_card(
     config: TrainConfig,
@@ -30,6 +33,15 @@ def model_card(
     ``views`` and ``loss`` are these parts' own descriptions.
     """
     pooling = described(config.model.pooling) if isinstance(config.model.pooling, Mapping) else config.model.pooling
+    own = config.model.pooling == Pooling.mean_padded.value or (
+        isinstance(config.model.pooling, Mapping)
+        and located(config.model.pooling, "model.pooling") not in STAGES.values()
+    )
+    first = ""
+    if own:
+        first = "**Loads with mirror alone**: sentence-transformers has no such pooling.\n\n"
+    elif config.model.pooling in LAYERED:
+        first = "**Pools several layers**: load it by sentence-transformers or mirror, not by its last layer.\n\n"
     rates = "".join(f", {name} {value:g}" for name, value in config.perturbation_rates.items() if value)
     card = f"""---
 library_name: sentence-transformers
@@ -40,7 +52,7 @@ base_model: {json.dumps(config.model.path)}
 
 # Mirror-tuned {config.model.path}
 
-A {config.task.value} encoder, tuned on {datetime.now(UTC):%Y-%m-%d} by mirror tuning (Liu et al. 2021,
+{first}A {config.task.value} encoder, tuned on {datetime.now(UTC):%Y-%m-%d} by mirror tuning (Liu et al. 2021,
 arXiv 2104.08027) from raw text alone, without labels.
 
 | | |
@@ -74,10 +86,6 @@ arXiv 2104.08027) from raw text alone, without labels.
             )
         if "pydocs" in after:
             card += f"\npydocs is the documentation of {pydocs.origin()}; another installation gives another set.\n"
-    own = (
-        isinstance(config.model.pooling, Mapping)
-        and located(config.model.pooling, "model.pooling") not in STAGES.values()
-    )
     load = "from mirror import MirrorEncoder" if own else "from sentence_transformers import SentenceTransformer"
     card += f"""
 ## Use
@@ -88,8 +96,6 @@ arXiv 2104.08027) from raw text alone, without labels.
 encoder = {"MirrorEncoder.load" if own else "SentenceTransformer"}("this/folder")
 ```
 """
-    if own:
-        card += "\nSentence-transformers has no such pooling: this folder loads with mirror alone.\n"
     if config.model.pooling == Pooling.mean_padded.value:
         card += (
             "\nThis encoder averages padding, as the Mirror-BERT authors' code does. sentence-transformers averages "

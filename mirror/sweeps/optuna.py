@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class OptunaSearch(Grid):
             raise MirrorError(
                 "A search needs an axis, as in optim.lr=interval(1e-4,1e-3), and hydra.sweeper.trials above 0."
             )
+        self._check_score(space)
         fixed = [
             f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
         ]
@@ -136,6 +138,17 @@ class OptunaSearch(Grid):
         if not isinstance(self.time, bool):
             raise MirrorError(f"hydra.sweeper.time={self.time}: give true or false.")
 
+    def _check_score(self, axes: Iterable[str]) -> None:
+        """Refuse a score that no trial measures, unless the trials differ in what they measure."""
+        assert self.config is not None
+        evaluation = self.config.eval
+        measured = [*evaluation.sets, *(evaluation.with_data_dir if evaluation.data_dir else [])]
+        if self.score not in measured and not any(
+            axis.partition(".")[0] in ("eval", "task", "experiment") for axis in axes
+        ):
+            known = ", ".join(measured) or "none, since eval=none"
+            raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")
+
     def _objectives(self, run: dict[str, Any]) -> list[float]:
         """What a finished run is judged by."""
         sets = run["scores"].get(TUNED, {})
@@ -153,7 +166,7 @@ def _distribution(axis: Override) -> Any:
 
     swept = axis.value()
     if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
-        whole = "int" in swept.tags
+        whole = isinstance(swept.start, int)  # int(interval(…)); the ends of a plain interval are floats
         low, high = float(swept.start), float(swept.end)
         if not (math.isfinite(low) and math.isfinite(high) and low <= high and (low > 0 or "log" not in swept.tags)):
             raise MirrorError(

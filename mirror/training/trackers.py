@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT = 30.0
 """Seconds to wait for W&B before the run gives up, which it does before it trains."""
+MLFLOW_TIMEOUT = 10
+"""Seconds to wait for MLflow's server, likewise."""
 STEP = "trainer/global_step"
 """Under which Lightning hands the step to W&B."""
 _open: list[Logger] = []
@@ -143,10 +146,10 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
     except ImportError:
         raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
     mode = config.mode.value
-    if config.mode is WandbMode.auto:
-        mode = os.environ.get("WANDB_MODE", "online" if has_key() else "offline")
     earlier = sorted((folder / "wandb").glob("*run-*-*"))
     try:
+        if config.mode is WandbMode.auto:
+            mode = os.environ.get("WANDB_MODE", "online" if has_key() else "offline")
         run = wandb.init(
             project=config.project,
             dir=folder,
@@ -162,6 +165,11 @@ def _wandb(config: LoggerConfig, folder: Path) -> Logger:
     except wandb.Error as error:
         reason = " ".join(str(error).split())[:200]
         raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
+    except ValueError as error:  # of its settings, which it also reads from the environment
+        reason = " ".join(str(error).split())
+        raise MirrorError(
+            f"W&B refuses its settings ({reason[:160]}): correct or unset WANDB_MODE and the like."
+        ) from error
     # As Lightning does for a run that it begins itself: the axis of every chart is the step of the training.
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP, step_sync=True)
@@ -186,16 +194,40 @@ def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
 
     # One database beside the runs, so that a sweep is together; a server where the environment names one.
     beside = folder.resolve().parent
+    address = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{beside / 'mlflow.db'}")
     try:
-        return MLFlowLogger(
-            experiment_name=config.project,
-            run_name=config.name or folder.name,
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{beside / 'mlflow.db'}"),
-            artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
-            tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},
-        )
+        with _at_once():
+            logger = MLFlowLogger(
+                experiment_name=config.project,
+                run_name=config.name or folder.name,
+                tracking_uri=address,
+                artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
+                tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},
+            )
+            _ = logger.experiment  # makes the run there
     except ModuleNotFoundError:
         raise MirrorError("logger=mlflow needs the package mlflow: pip install 'mirror-encoders[mlflow]'.") from None
+    except Exception as error:  # of a server or a database, whose libraries name it in many ways
+        reason = re.sub("//[^/@ ]+@", "//", " ".join(f"{address}: {error}".split()))  # without a password
+        raise MirrorError(
+            f"MLflow cannot be used ({reason[:200]}): correct or unset MLFLOW_TRACKING_URI, or start its server."
+        ) from error
+    return logger
+
+
+@contextmanager
+def _at_once() -> Iterator[None]:
+    """MLflow does not try again for minutes inside, as it may later, when an answer is only late."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(MLFLOW_TIMEOUT)}
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

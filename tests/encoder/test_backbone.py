@@ -189,3 +189,13 @@ def test_pickles_that_are_no_weights(folder: Path, kind: str) -> None:
     elif kind == "empty":
         file.write_bytes(b"")
     assert "has pickled weights (pytorch_model.bin) that are damaged" in refusal(folder)
+
+
+def test_fewer_layers_than_weights(folder: Path) -> None:
+    """Cut without a word, the model would be another one; heads that nothing reads are no layers."""
+    rewrite(folder, lambda weights: {**weights, "cls.extra.1.weight": torch.zeros(2)})
+    load_backbone(str(folder), "model.path")
+    edit(folder / "config.json", num_hidden_layers=1)
+    text = refusal(folder)
+    assert "more layers than its config.json says" in text
+    assert "encoder.layer.1.attention" in text

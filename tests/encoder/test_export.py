@@ -354,3 +354,14 @@ def test_what_lies_beside_stays(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["new"]
     assert (tmp_path / "saved.partial" / "old").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved", "saved.partial"]
+
+
+def test_mean_over_padding_is_refused_elsewhere(bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """sentence-transformers would average the real tokens alone, without a word."""
+    other = pytest.importorskip("sentence_transformers")
+    encoder = MirrorEncoder.load(bert, "mean_padded")
+    encoder.layout.fix_width(60)
+    encoder.save(tmp_path / "saved")
+    assert "loads with mirror alone" in caplog.text
+    with pytest.raises(ValueError, match="not part of Sentence Transformers"):
+        other.SentenceTransformer(str(tmp_path / "saved"), device="cpu")

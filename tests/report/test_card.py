@@ -102,6 +102,19 @@ def test_padded_mean_is_warned_of() -> None:
     assert warning not in model_card(settings(), TABLE, {}, {}, 3)
 
 
+@pytest.mark.parametrize(
+    ("pooling", "first"),
+    [
+        (["model.pooling=mean_padded", "batch.pad_to_max=true"], "**Loads with mirror alone**"),
+        (["model.pooling=first_last"], "**Pools several layers**"),
+        (["model.pooling=mean"], "A sentence encoder"),
+    ],
+)
+def test_first_line_of_a_pooling_that_others_do_otherwise(pooling: list[str], first: str) -> None:
+    text = model_card(settings(*pooling), TABLE, {}, {}, 3).partition("# Mirror-tuned")[2].splitlines()
+    assert text[2].startswith(first)
+
+
 def test_retrieval_says_what_it_is_drawn_from() -> None:
     found = {"pydocs": Score("pydocs", 1000, {"mrr": 30.0}, "mrr")}
     card = model_card(settings(), TABLE, {"raw mean": found}, found, 3)

@@ -24,6 +24,8 @@ def header(path: Path) -> list[str]:
         raise MirrorError(f"eval.sets names {path}, which cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise MirrorError(f"{path} is not UTF-8 ({error.reason}): convert it.") from error
+    except csv.Error as error:
+        raise MirrorError(f"{path} cannot be read as tab-separated ({error}): shorten its cells.") from error
     if not columns:
         raise MirrorError(f"{path} is empty: its first line must name its columns (tab-separated).")
     return columns
@@ -43,6 +45,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             rows, found = list(reader), reader.fieldnames or []
     except UnicodeDecodeError as error:
         raise MirrorError(f"{path} is not UTF-8 ({error.reason}): convert it.") from error
+    except csv.Error as error:
+        raise MirrorError(
+            f"{path}, line {reader.line_num}, cannot be read as tab-separated ({error}): shorten its cells."
+        ) from error
     absent = [column for column in columns if column not in found]
     if absent:
         raise MirrorError(f"{path} has no column {absent[0]!r}: it needs {', '.join(columns)} (tab-separated).")

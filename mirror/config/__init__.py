@@ -32,15 +32,8 @@ from mirror.config.pretrain import (
     PretrainConfig,
     TokenizerConfig,
 )
-from mirror.config.train import (
-    BatchConfig,
-    DataConfig,
-    EvalConfig,
-    LoggerConfig,
-    ModelConfig,
-    TrainConfig,
-    TrainerConfig,
-)
+from mirror.config.sections import BatchConfig, DataConfig, EvalConfig, LoggerConfig, ModelConfig, TrainerConfig
+from mirror.config.train import TrainConfig
 
 __all__ = [
     "Accelerator",

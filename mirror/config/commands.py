@@ -5,7 +5,7 @@ from typing import Any
 
 from mirror.config.checks import check, limit
 from mirror.config.choices import Accelerator, Pooling
-from mirror.config.train import EvalConfig
+from mirror.config.sections import EvalConfig
 from mirror.errors import MirrorError
 
 

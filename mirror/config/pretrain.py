@@ -5,7 +5,7 @@ from typing import Any
 
 from mirror.config.checks import check, rate
 from mirror.config.choices import MaskUnit, Start, Strategy, TokenizerKind
-from mirror.config.train import MAX_WORKERS, DataConfig, LoggerConfig, TrainerConfig
+from mirror.config.sections import MAX_WORKERS, DataConfig, LoggerConfig, TrainerConfig
 from mirror.errors import MirrorError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mirror.config.train import ModelConfig
+from mirror.config.sections import ModelConfig
 from mirror.errors import MirrorError
 
 CONF = next(root / "conf" for root in Path(__file__).parents[1:] if (root / "conf" / "model").is_dir())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mirror.config import Pooling, limit
-from mirror.config.train import named_pooling
+from mirror.config.sections import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder

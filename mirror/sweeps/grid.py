@@ -1,7 +1,6 @@
 """Hydra's grid sweeper, which skips finished runs, whatever the launcher. Nothing heavy is imported here."""
 
 import logging
-import math
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf, open_dict
 
 from mirror.config import Strategy
@@ -29,6 +28,7 @@ from mirror.runs.registry import (
     strangers,
     usual_seconds,
 )
+from mirror.sweeps.axes import runs_of
 from mirror.sweeps.names import earlier_folder, folder_name
 from mirror.sweeps.progress import duration, outcome, progress
 
@@ -117,7 +117,7 @@ class Grid(BasicSweeper):
             self._parse([*(f"{key}={value}" for key, value in axes.items()), *self._parse_config(), *arguments])
             for axes in self.grids or [{}]
         ]
-        count = sum(_size(grid) for grid in grids)
+        count = sum(runs_of(grid) for grid in grids)
         if count == 0:
             raise MirrorError("The sweep has no runs: one of its axes is empty.")
         if count > self.config.max_runs:
@@ -257,6 +257,12 @@ class Grid(BasicSweeper):
             reason = run.get("error", "it did not end") if run else "it did not begin"
             log.info("not finished: %s (%s): %s", job.axes, job.folder, reason)
         finished = len(jobs) - len(unfinished)
+        if finished:
+            from mirror.report.runs import collect  # only now: a sweep composes its runs without these libraries
+            from mirror.report.summary import summary_table
+
+            if table := summary_table(collect([folder]).runs):
+                log.info("%s", table)
         log.info("%d of %d runs finished; to compare them: python scripts/report.py %s", finished, len(jobs), folder)
         if broken:
             raise MirrorError(f"The launcher stopped ({broken}): start the sweep again, finished runs are kept.")
@@ -280,32 +286,6 @@ def only_sweep(folder: Path) -> Iterator[None]:
         if not ours:
             raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….")
         yield
-
-
-def _size(grid: Sequence[Override]) -> int:
-    """Combinations of the axes; an axis that is named twice counts once, with its last values."""
-    axes: dict[str, int] = {}
-    for override in grid:
-        swept = override.is_sweep_override()
-        axes[override.get_key_element()] = _length(override) if swept else 1
-    return math.prod(axes.values())
-
-
-def _length(axis: Override) -> int:
-    """Values of an axis, counted without making them: a range may have a billion.
-
-    Raises:
-        MirrorError: it is an interval, or a range that does not end.
-    """
-    if not axis.is_discrete_sweep():
-        raise MirrorError(f"{axis.input_line} is drawn from by sweep=optuna alone: write choice(…) or range(…).")
-    swept = axis.value()
-    if not isinstance(swept, RangeSweep) or swept.start is None or swept.stop is None:
-        return len(list(axis.sweep_string_iterator()))
-    try:
-        return max(0, math.ceil((swept.stop - swept.start) / swept.step))
-    except (ArithmeticError, ValueError) as error:
-        raise MirrorError(f"{axis.input_line} does not end: give it finite bounds and a step other than 0.") from error
 
 
 def _begun(job: Job) -> bool:

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from mirror.config.compose import CONF
 from mirror.config.parts import TARGET, located
-from mirror.config.train import RATES
+from mirror.config.sections import RATES
 
 
 @pytest.mark.parametrize(

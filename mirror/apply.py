@@ -142,7 +142,9 @@ def encode(config: EncodeConfig) -> None:
         with written_whole(target) as partial, partial.open("wb") as file:
             np.save(file, vectors)
     except OSError as error:
-        raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another place.") from error
+        raise MirrorError(
+            f"output={target} cannot be written ({error.strerror or error}): choose another place."
+        ) from error
     log.info("%d vectors of %d dimensions in %s", *vectors.shape, target)
 
 

@@ -97,3 +97,9 @@ def test_processes_that_would_wait_for_each_other(
 def test_cells_too_long(command: Command, encoder: Path, tmp_path: Path, line: str) -> None:
     (tmp_path / "own.tsv").write_text(line.format("a" * 200_000), encoding="utf-8")
     assert_refused(command("evaluate", f"encoder={encoder}", "eval.sets=[own.tsv]"), "own.tsv", "field larger than")
+
+
+def test_paths_at_home(command: Command, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command("encode", f"encoder={encoder}", "input=~/texts.txt", "output=~/vectors.npy").code == 0
+    assert (tmp_path / "vectors.npy").is_file()

@@ -1,5 +1,6 @@
 """What is typed without a name: a question, the folders of a report."""
 
+import os
 import re
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def with_folders(arguments: list[str]) -> list[str]:
         if name == "baseline" and not value.startswith(("'", '"')):
             options[place] = f"baseline={quoted(value)}"
     return [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
+
+
+def at_home(arguments: list[str]) -> list[str]:
+    """The arguments with ``~/`` as shells write it out in front of a path, which they do not behind a name."""
+    found = [re.fullmatch(r"([+]{0,2}[\w./@]+=)(~/[^,]*)", argument) for argument in arguments]
+    return [
+        f"{path[1]}{quoted(os.path.expanduser(path[2]))}" if path else argument
+        for argument, path in zip(arguments, found, strict=True)
+    ]
 
 
 def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:

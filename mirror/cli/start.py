@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.cli.arguments import with_paths
+from mirror.cli.arguments import at_home, with_paths
 from mirror.cli.folder import RANKS, check_ranks, locks
 from mirror.cli.refusals import refusal
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
@@ -39,7 +39,7 @@ def start(
     if sys.argv[1:] == ["--version"]:  # Hydra would tell its own
         print(f"mirror {__version__}")
         return
-    sys.argv[1:] = with_paths(sys.argv[1:])
+    sys.argv[1:] = with_paths(at_home(sys.argv[1:]))
     register_schemas()
     sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
     failed: list[str] = []

@@ -166,7 +166,7 @@ def _distribution(axis: Override) -> Any:
 
     swept = axis.value()
     if isinstance(swept, IntervalSweep) and swept.start is not None and swept.end is not None:
-        whole = isinstance(swept.start, int)  # int(interval(…)); the ends of a plain interval are floats
+        whole = "int" in swept.tags or isinstance(swept.start, int)  # tag(int, interval(…)) or int(interval(…))
         low, high = float(swept.start), float(swept.end)
         if not (math.isfinite(low) and math.isfinite(high) and low <= high and (low > 0 or "log" not in swept.tags)):
             raise MirrorError(

@@ -195,8 +195,8 @@ def test_run_that_another_process_is_at(command: Command, runs: Runs) -> None:
 
 def test_run_that_another_process_begins_first(command: Command, runs: Runs) -> None:
     """As a job does that waited in a queue when its sweep was killed."""
-    command("train", "-m", "seed=2", "hydra.sweep.dir=other")
-    (other,) = Path("other").glob("*/metrics.json")
+    command("train", "-m", "seed=2,5", "hydra.sweep.dir=other")
+    (other,) = Path("other").glob("seed=2-*/metrics.json")
     runs.seen(point)
     locks: list[FileLock] = []
 

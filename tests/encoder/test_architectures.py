@@ -54,7 +54,8 @@ def base(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
     options = ["eval=none", "data.size=null", "batch.size=16", "optim.lr=1e-3", "trainer=cpu", "trainer.max_steps=2"]
-    config = compose("train", [f"model.path={base}", *options, "trainer.precision=fp32", "trainer.progress=false"])
+    options += ["model=bert", f"model.path={base}", "trainer.precision=fp32", "trainer.progress=false"]
+    config = compose("train", options)
     return Run(base, train(config, folder, SENTENCES[:32]), folder)
 
 

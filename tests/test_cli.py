@@ -567,10 +567,11 @@ def test_sizes_and_searches_that_cannot_be_meant(
     assert_refused(command(name, *model, "data.path=texts.txt", *arguments), *reasons)
 
 
-def test_damaged_search_is_named(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+def test_damaged_search_is_named(command: Command, tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "search.db").write_text("no database")
     arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "hydra.sweep.dir=mine"]
+    arguments += ["eval.sets=[stsb-dev]", f"eval.data_dir={eval_dir}"]
     assert_refused(command("train", "-m", "sweep=optuna", *arguments), "search.db cannot be read", "move it away")
     assert (tmp_path / "mine" / "search.db").read_text() == "no database"
 

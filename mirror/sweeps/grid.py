@@ -216,7 +216,7 @@ class Grid(BasicSweeper):
         with stop.held():
             interrupt_left([job.folder for job in jobs])
         finished = sum(run["status"] == "finished" for run in runs_in(folder).values())
-        return KeyboardInterrupt(f"{finished} runs in {folder} are finished and kept, start the sweep again to go on")
+        return KeyboardInterrupt(f"start the sweep again to go on, what is finished in {folder} is kept ({finished})")
 
     def _cleared(self, job: Job) -> bool:
         """Remove what this very run has left where it was killed or failed, which would mix with what it leaves now;

@@ -59,7 +59,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path: Path) -> Non
 
 def test_run_to_the_end(tiny_bert: Path, tmp_path: Path) -> None:
     typed = [
-        "loss=matryoshka", "loss.sizes=[32,8]", "eval=none", f"model.path='{tiny_bert}'", "data.size=32",
+        "loss=matryoshka", "loss.sizes=[32,8]", "eval=none", "model=bert", f"model.path='{tiny_bert}'", "data.size=32",
         "batch.size=16", "trainer=cpu", "trainer.progress=false",
     ]  # fmt: skip
     train(compose("train", typed), tmp_path, SENTENCES[:32])

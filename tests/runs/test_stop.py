@@ -215,7 +215,7 @@ def test_a_sweep(
         patched.setattr(Measurements, "tuned", second)
         result = command("train", "-m", *options, "seed=1,2,3")
     assert result.code == TERMINATED
-    assert "interrupted: start the sweep again, what it has finished is kept" in result.err
+    assert "interrupted: start the sweep again to go on, what is finished in" in result.err
     states = [metrics(path.parent)["status"] for path in (tmp_path / "outputs").rglob("metrics.json")]
     assert sorted(states) == ["finished", "interrupted"]
     result = command("train", "-m", *options, "seed=1,2,3")

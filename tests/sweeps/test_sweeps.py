@@ -320,7 +320,7 @@ def test_interrupted_sweep(command: Command, runs: Runs) -> None:
     assert result.code == 130
     told = [line for line in result.err.splitlines() if line.startswith("interrupted")]
     assert told == [
-        "interrupted: 1 runs in outputs/train-sweep/unnamed are finished and kept, start the sweep again to go on"
+        "interrupted: start the sweep again to go on, what is finished in outputs/train-sweep/unnamed is kept (1)"
     ]
     assert "Traceback" not in result.err
     states = [run["status"] for run in runs_in(POOL / "unnamed").values()]

@@ -201,7 +201,7 @@ def test_a_run_to_its_end_and_resumed(tiny_bert: Path, tmp_path: Path, monkeypat
     assert (
         'templates This sentence of "{text}" means {mask}. and This sentence : "{text}" means {mask}., denoised' in card
     )
-    assert "this folder loads with mirror alone" in card
+    assert "**Loads with mirror alone**" in card
     assert "from sentence_transformers" not in card
     assert MirrorEncoder.load(whole / "encoder").pooling.template == ONE
     (tmp_path / "cls").mkdir()

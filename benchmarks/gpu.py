@@ -49,7 +49,7 @@ def rows(device: str, shape: str, model: Path, small: bool) -> list[Row]:
     rounds = ["--rounds", "2" if small else "20"]
     sizes = [str(large >> halvings) for halvings in (3, 2, 1, 0)]
     on_device = ["--device", device]
-    trained = [f"model.path='{model}'", f"data.path='{SENTENCES}'", "eval=none", "optim.lr=2e-5"]
+    trained = ["model=bert", f"model.path='{model}'", f"data.path='{SENTENCES}'", "eval=none", "optim.lr=2e-5"]
     trained += [f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}", f"batch.size={batch}"]
     trained += ["data.size=200"] if small else []
     few = ["--rounds", "1" if small else "5"]

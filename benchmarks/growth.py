@@ -123,6 +123,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         config: TrainConfig = compose(
             "train",
             [
+                "model=bert",
                 f"model.path='{model}'",
                 f"data.path='{texts}'",
                 "data.size=null",

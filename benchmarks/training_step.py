@@ -176,6 +176,7 @@ def random_model(draft: Path, folder: str, *, layers: int, hidden: int) -> Path:
 def load(arguments: argparse.Namespace) -> tuple[TrainConfig, TextTable]:
     """The settings of a sentence run, and its texts."""
     overrides = [
+        "model=bert",
         f"model.path='{arguments.model.resolve()}'",
         f"data.path='{arguments.data.resolve()}'",
         f"batch.size={arguments.batch}",

@@ -61,7 +61,7 @@ def main() -> None:
     layers, hidden = SHAPES[arguments.shape]
     with tempfile.TemporaryDirectory() as scratch:
         model = random_model(arguments.draft, scratch, layers=layers, hidden=hidden)
-        overrides = [f"model.path='{model}'", f"data.path='{arguments.data.resolve()}'"]
+        overrides = ["model=bert", f"model.path='{model}'", f"data.path='{arguments.data.resolve()}'"]
         overrides += [f"batch.size={arguments.batch}", f"batch.micro={arguments.micro or 'null'}"]
         config: TrainConfig = compose("train", [*overrides, f"trainer.precision={arguments.precision}"])
         mirror = Mirror(model, config, device, read_texts(config.data, config.seed))

@@ -79,6 +79,7 @@ def main() -> None:
 def overrides(arguments: argparse.Namespace) -> list[str]:
     """The settings that all have in common, as for ``scripts/train.py``."""
     return [
+        "model=bert",
         f"model.path='{arguments.model.resolve()}'",
         f"data.path='{arguments.data.resolve()}'",
         f"batch.size={arguments.batch}",

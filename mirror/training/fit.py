@@ -87,6 +87,11 @@ def fit(
         freeze_unused(encoder, data.pairs)
     elif config.trainer.strategy is Strategy.fsdp and not data.pairs[BatchKey(0, 0)].sides[0][0][0].packed:
         raise MirrorError(f"trainer=fsdp needs packed batches, which {encoder.name} does not take: use trainer=ddp.")
+    elif config.trainer.strategy is Strategy.fsdp and encoder.pooling.layered:
+        raise MirrorError(
+            f"trainer=fsdp hides the layers that model.pooling={encoder.pooling.name} reads: use trainer=ddp, or "
+            "model.pooling=mean."
+        )
     trainer = build_trainer(
         config.trainer,
         hardware,

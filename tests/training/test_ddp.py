@@ -124,7 +124,7 @@ def common(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     texts = tmp_path_factory.mktemp("texts") / "texts.txt"
     texts.write_text("\n".join(SENTENCES), encoding="utf-8")
     return [
-        f"model.path={tiny_bert}", f"data.path={texts}", "data.size=100", "batch.size=16", "optim.lr=1e-3",
+        "model=bert", f"model.path={tiny_bert}", f"data.path={texts}", "data.size=100", "batch.size=16", "optim.lr=1e-3",
         "eval=none", "aug.dropout=0", "trainer.progress=false", "trainer.accelerator=cpu", "trainer.precision=fp32",
     ]  # fmt: skip
 
@@ -317,7 +317,13 @@ def test_two_nodes_by_slurm(common: list[str], alone: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_best_weights_under_ddp(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    common = [f"model.path={tiny_bert}", "data.path=texts.txt", "batch.size=16", "trainer.accelerator=cpu"]
+    common = [
+        "model=bert",
+        f"model.path={tiny_bert}",
+        "data.path=texts.txt",
+        "batch.size=16",
+        "trainer.accelerator=cpu",
+    ]
     common += ["trainer=ddp", "trainer.devices=2", "trainer.progress=false", f"eval.data_dir={eval_dir}"]
     common += ["trainer.precision=fp32"]
     content = go("train.py", tmp_path, *common, "select=best", "eval.every=3", "optim.lr=1e-3", "hydra.run.dir=run")

@@ -124,8 +124,9 @@ def common(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     texts = tmp_path_factory.mktemp("texts") / "texts.txt"
     texts.write_text("\n".join(SENTENCES), encoding="utf-8")
     return [
-        "model=bert", f"model.path={tiny_bert}", f"data.path={texts}", "data.size=100", "batch.size=16", "optim.lr=1e-3",
-        "eval=none", "aug.dropout=0", "trainer.progress=false", "trainer.accelerator=cpu", "trainer.precision=fp32",
+        "model=bert", f"model.path={tiny_bert}", f"data.path={texts}", "data.size=100", "batch.size=16",
+        "optim.lr=1e-3", "eval=none", "aug.dropout=0", "trainer.progress=false", "trainer.accelerator=cpu",
+        "trainer.precision=fp32",
     ]  # fmt: skip
 
 

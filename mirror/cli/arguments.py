@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 from mirror.config.compose import quoted
 
@@ -18,7 +17,7 @@ def with_paths(arguments: list[str]) -> list[str]:
     sweep's runs have such names."""
     apart = [argument.partition("=") for argument in arguments]
     return [
-        f"{key}={quoted(value)}" if "," in value and Path(value).exists() else argument
+        f"{key}={quoted(value)}" if "," in value and os.path.exists(value) else argument
         for argument, (key, _, value) in zip(arguments, apart, strict=True)
     ]
 

@@ -603,4 +603,4 @@ def test_warm_up_longer_than_the_run_is_told(command: Command, tiny_bert: Path) 
 def test_a_long_list_of_values_is_no_path(command: Command) -> None:
     """Longer than a file's name may be; the sweep itself is what is refused here."""
     seeds = ",".join(map(str, range(1, 200)))
-    assert_refused(command("train", "-m", f"seed={seeds}", "max_runs=3"), "max_runs=3")
+    assert_refused(command("train", "-m", f"seed={seeds}", "max_runs=3"), "The sweep has 199 runs")

@@ -131,7 +131,7 @@ def test_evaluation_makes_the_table(tiny_bert: Path, eval_dir: Path, tmp_path: P
     command += ["--seeds", "2", "--eval", "stsb", "--recipes", "defaults", "defaults, tests excluded"]
     command += ["--folder", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--set"]
     command += [f"data.path={tmp_path / 'texts.txt'}", "data.size=48", "batch.size=16", "trainer=cpu"]
-    command += [f"model.path={tiny_bert}"]
+    command += ["model=bert", f"model.path={tiny_bert}"]
     environment = {**os.environ, "MIRROR_DATA": str(eval_dir)}
 
     run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment)

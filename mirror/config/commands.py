@@ -18,6 +18,7 @@ class EvaluateConfig:
     pooling: Pooling | None = None
     """For models saved without a pooling; null measures them with each of ``eval.raw``."""
     max_tokens: int | None = None
+    """Longer texts are cut; null is the encoder's own limit."""
     accelerator: Accelerator = Accelerator.auto
     eval: EvalConfig = field(default_factory=EvalConfig)
 
@@ -37,12 +38,14 @@ class SearchConfig:
     """The texts nearest in meaning to a query: ``scripts/search.py``."""
 
     query: str = "???"
+    """What to look for, in words."""
     input: str | None = None
     """Text file, one text a line; null searches the documentation of Python and the installed scientific packages."""
     encoder: str | None = None
     """Saved encoder, hub name or local folder; null is the newest sentence encoder under ``outputs``."""
     accelerator: Accelerator = Accelerator.auto
     outputs: str = "outputs"
+    """Folder of the runs."""
     top: int = 5
     """Answers to show."""
     keep: bool = True
@@ -59,12 +62,15 @@ class EncodeConfig:
     """Texts to vectors: ``scripts/encode.py``."""
 
     encoder: str = "???"
+    """Saved encoder, hub name or local folder."""
     input: str = "???"
     """Text file, one text a line."""
     output: str = "???"
     """File of vectors, .npy, float32, one row a line."""
     pooling: Pooling | None = None
+    """For a model saved without one; null is the encoder's own."""
     max_tokens: int | None = None
+    """Longer texts are cut; null is the encoder's own limit."""
     accelerator: Accelerator = Accelerator.auto
 
     def __post_init__(self) -> None:

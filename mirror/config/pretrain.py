@@ -16,9 +16,13 @@ class ArchitectureConfig:
     path: str | None = None
     """Hub name or local folder of a masked language model to continue from, with its sizes and its tokenizer."""
     layers: int = 4
+    """Of the transformer."""
     hidden: int = 256
+    """Length of a token's vector."""
     heads: int = 4
+    """Attention heads of a layer."""
     intermediate: int = 1024
+    """Units between the two matrices of a layer's feed-forward part."""
     positions: int = 512
     """Longest text that the model will take, in tokens."""
     dropout: float = 0.0
@@ -86,6 +90,7 @@ class PretrainBatchConfig:
     max_tokens: int = 64
     """Longer texts are split into pieces of at most so many tokens."""
     workers: int = 0
+    """Processes that prepare batches; 0 is the run's own."""
 
     def __post_init__(self) -> None:
         check(8 <= self.max_tokens <= 8192, "batch.max_tokens", self.max_tokens, "from 8 to 8192")
@@ -98,6 +103,7 @@ class HeldOutConfig:
     """Held-out texts on which the model is measured during training."""
 
     texts: int = 500
+    """So many texts of the corpus are not trained on; 0 measures nothing."""
     every: int = 500
     """Steps between two measurements."""
 
@@ -132,6 +138,7 @@ class PretrainConfig:
     resume: str | None = None
     """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
     seed: int = 42
+    """Everything drawn at random follows from it."""
 
     def __post_init__(self) -> None:
         check(self.trainer.max_epochs >= 1, "trainer.max_epochs", self.trainer.max_epochs, "at least 1")

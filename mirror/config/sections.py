@@ -83,6 +83,7 @@ class DataConfig:
     """Texts to train on (paper: 10k, best between 10k and 20k); null is all."""
     sample: Sample = Sample.random
     deduplicate: bool = True
+    """Take each text once."""
     exclude_tests: bool = False
     """Leave out texts that stand, exactly or nearly, in a set of ``eval=``."""
 
@@ -119,6 +120,7 @@ class BatchConfig:
     drop_last: bool = False
     """Leave out the last, smaller batch of an epoch."""
     workers: int = 0
+    """Processes that prepare batches; 0 is the run's own."""
 
     def __post_init__(self) -> None:
         check(self.size >= 2, "batch.size", self.size, "at least 2, since the negatives come from the batch")
@@ -133,7 +135,9 @@ class TrainerConfig:
 
     accelerator: Accelerator = Accelerator.auto
     devices: int = 1
+    """On each machine; more than one needs ``trainer=ddp`` or ``trainer=fsdp``."""
     nodes: int = 1
+    """Machines."""
     strategy: Strategy = Strategy.auto
     precision: Precision = Precision.auto
     max_epochs: int = 1
@@ -141,7 +145,9 @@ class TrainerConfig:
     max_steps: int | None = None
     """Stop after so many steps, even within an epoch; pre-training takes exactly so many, whatever ``max_epochs``."""
     gradient_clip: float | None = None
+    """Longest gradient, as a norm over all weights; null clips nothing."""
     progress: bool = True
+    """Show a progress bar."""
 
     def __post_init__(self) -> None:
         check(self.devices >= 1, "trainer.devices", self.devices, "at least 1")
@@ -162,13 +168,16 @@ class LoggerConfig:
 
     trackers: list[Tracker] = field(default_factory=lambda: [Tracker.csv])
     project: str = "mirror"
+    """Of W&B; MLflow's experiment."""
     mode: WandbMode = WandbMode.auto
     group: str | None = None
     """Null is the sweep that the run belongs to."""
     job_type: str = "train"
+    """Of W&B."""
     name: str | None = None
     """Null is the name of the run's folder."""
     tags: list[str] = field(default_factory=list)
+    """Of W&B."""
     choices: dict[str, str] = field(default_factory=dict)
     """By group, the option that the command line composed, so that runs can be grouped by it; set by itself."""
 

@@ -54,6 +54,7 @@ class TrainConfig:
     resume: str | None = None
     """Run folder of an interrupted run: goes on with its settings, from its last checkpoint."""
     seed: int = 42
+    """Everything drawn at random follows from it."""
     seeds: int = 1
     """Train and measure with so many seeds, from ``seed`` on; the texts are sampled once."""
     # Only for sweeps.

@@ -54,6 +54,11 @@ def stepped(
 ) -> LRScheduler:
     """The rate times the next of ``factors`` after every so many steps; the last one stays.
 
+    Args:
+        optimizer: whose rate it is.
+        every: steps with the same rate.
+        factors: of the rate, one after the other.
+
     As in Keras's ``PiecewiseConstantDecay`` the step with the number of a boundary, counted from 0, still has the rate
     before it.
     """

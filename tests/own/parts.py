@@ -23,6 +23,7 @@ from mirror.losses.base import Components, Loss
 from mirror.losses.embedder import Embedder
 
 
+# --8<-- [start:loss]
 class Margin(Loss):
     """Each text's twin should be nearer than the next text by a margin; a learnt scale, and a component of its own."""
 
@@ -42,6 +43,8 @@ class Margin(Loss):
         return f"margin {self.margin}"
 
 
+# --8<-- [end:loss]
+# --8<-- [start:teacher]
 class Teacher(Loss):
     """A second encoder that follows the first, and reads the other side."""
 
@@ -68,6 +71,8 @@ class Teacher(Loss):
         return texts - 1
 
 
+# --8<-- [end:teacher]
+# --8<-- [start:pooling]
 class Attention(Stage):
     """A learnt query looks at the tokens."""
 
@@ -83,6 +88,8 @@ class Attention(Stage):
         return scores.softmax(dim=-1) @ flat  # (B, D)
 
 
+# --8<-- [end:pooling]
+# --8<-- [start:post]
 def centred(vectors: Any, scale: float = 1.0) -> Dense:
     """Vectors around their mean, longer or shorter."""
     layer = Dense(vectors.shape[1], vectors.shape[1])
@@ -95,6 +102,8 @@ def centred(vectors: Any, scale: float = 1.0) -> Dense:
     return layer
 
 
+# --8<-- [end:post]
+# --8<-- [start:perturbation]
 class Noise:
     """Adds noise to the word embeddings in training mode."""
 
@@ -112,6 +121,8 @@ class Noise:
         self.handle.remove()
 
 
+# --8<-- [end:perturbation]
+# --8<-- [start:views]
 class Shuffle(Views):
     """The right view has its words in another order."""
 
@@ -125,11 +136,15 @@ class Shuffle(Views):
         return pair[0], " ".join(words)
 
 
+# --8<-- [end:views]
+# --8<-- [start:source]
 def numbers(folder: str, size: int | None) -> list[str]:
     """Texts from a folder of one's own."""
     return [line for path in sorted(Path(folder).glob("*.txt")) for line in path.read_text().splitlines()]
 
 
+# --8<-- [end:source]
+# --8<-- [start:kind]
 COLUMNS = ("odd", "one", "other")
 """Of the kind of test set that this module is: which of two texts does not belong to the third?"""
 
@@ -158,3 +173,6 @@ class OddSet(TestSet):
 def read(path: Path, name: str) -> OddSet:
     """A file of this kind."""
     return OddSet(name, read_table(path, COLUMNS))
+
+
+# --8<-- [end:kind]

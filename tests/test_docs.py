@@ -1,0 +1,142 @@
+"""The documentation: its tutorials run as they stand, its commands compose, its reference leaves nothing out."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
+
+import pytest
+
+from mirror.config.compose import CONF, SCHEMAS
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+TUTORIALS = [
+    path for path in sorted((DOCS / "tutorials").glob("*.md")) if "```bash" in path.read_text(encoding="utf-8")
+]
+FENCED = re.compile(r"^```(bash|python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"(?:python scripts/|mirror-)(\w+)(?:\.py)?")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like the project's own, and is empty of outputs."""
+    for entry in ("scripts", "mirror", "hydra_plugins", "conf"):
+        (tmp_path / entry).symlink_to(ROOT / entry)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MIRROR_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorial(tutorial: Path, here: Path) -> None:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")]),
+    }
+    for language, code in FENCED.findall(tutorial.read_text(encoding="utf-8")):
+        if language != "sh":  # sh is shown: it needs the hub, or texts of the reader
+            shell = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+            result = subprocess.run(shell, cwd=here, env=environment, capture_output=True, text=True, timeout=600)
+            assert result.returncode == 0, f"{code}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+            assert "Traceback" not in result.stderr
+
+
+def shown_commands() -> list[str]:
+    """Each training command that a page shows."""
+    found = []
+    for page in sorted(DOCS.rglob("*.md")):
+        for _, code in FENCED.findall(page.read_text(encoding="utf-8")):
+            found += [line for line in code.replace("\\\n", " ").splitlines() if "scripts/train.py" in line]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("command", [line for line in shown_commands() if "--config-dir" not in line])
+def test_shown_command_composes(command: str) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mirror.config.compose import register_schemas
+
+    words = shlex.split(command.partition("scripts/train.py")[2], comments=True)
+    # Several values of an axis, and ranges of a search, are a sweep's: each command composes with the first of them.
+    typed = [word for word in words if "=" in word and not word.startswith(("hydra", "+hydra", "sweep=", "resume="))]
+    single = [re.sub(r"=(?!\[)([^,(]*),.*", r"=\1", word) for word in typed if "interval(" not in word]
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose("train", overrides=single, return_hydra_config=False)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The module that makes the reference pages."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("reference", DOCS / "hooks" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_has_every_setting(reference: ModuleType) -> None:
+    rows = [line.split(" | ") for line in reference.settings_page().splitlines() if line.startswith("| `")]
+    named = {row[0].strip("| `") for row in rows}
+    for schema in SCHEMAS.values():
+        hints = get_type_hints(schema)
+        for item in fields(schema):
+            inner = hints[item.name]
+            if is_dataclass(inner):
+                assert {f"{item.name}.{one.name}" for one in fields(inner)} <= named
+            else:
+                assert item.name in named
+    assert [row[0] for row in rows if not row[-1].strip(" |")] == [], "settings that nothing is said about"
+
+
+def test_reference_gives_the_ranges(reference: ModuleType) -> None:
+    page = reference.settings_page()
+    assert re.search(r"`model\.temperature` \| float \| `0\.04` \| above 0 and at most 100 \|", page)
+    assert re.search(r"`model\.layers` \| int \| `4` \| from 1 to 1000 \|", page)  # held in a loop
+    assert re.search(r"`eval\.data_dir` .*MIRROR_DATA", page)
+
+
+def test_reference_has_every_option(reference: ModuleType) -> None:
+    page = reference.options_page() + reference.recipes_page()
+    for path in CONF.rglob("*.yaml"):
+        if path.parent != CONF:
+            assert f"`{path.parent.relative_to(CONF)}={path.stem}`" in page
+    assert re.search(r"`loss\.margin` \| float \| `0\.0` \| from 0 to 2 \| is subtracted", page)
+    empty = [line for line in page.splitlines() if line.startswith("| `") and not line.split(" | ")[-1].strip(" |")]
+    assert empty == []
+
+
+@pytest.mark.slow
+def test_pages_build_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    """``strict`` in mkdocs.yml makes a warning, such as a dead link, an error."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "site" / "howto" / "own-parts.html").read_text(encoding="utf-8")
+    assert "class" in page
+    assert "Margin" in page
+    for path in (tmp_path / "site").rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        fetched = re.findall(r'(?:src|href)="(https?://[^"]*)"[^>]*(?:rel="stylesheet"|type="text/javascript")', text)
+        assert fetched == [], path
+
+
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []

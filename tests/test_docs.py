@@ -98,13 +98,13 @@ def test_reference_has_every_setting(reference: ModuleType) -> None:
                 assert {f"{item.name}.{one.name}" for one in fields(inner)} <= named
             else:
                 assert item.name in named
-    assert [row[0] for row in rows if not row[-1].strip(" |")] == [], "settings that nothing is said about"
+    assert [row[0] for row in rows if not row[1].strip()] == [], "settings that nothing is said about"
 
 
 def test_reference_gives_the_ranges(reference: ModuleType) -> None:
     page = reference.settings_page()
-    assert re.search(r"`model\.temperature` \| float \| `0\.04` \| above 0 and at most 100 \|", page)
-    assert re.search(r"`model\.layers` \| int \| `4` \| from 1 to 1000 \|", page)  # held in a loop
+    assert re.search(r"`model\.temperature` \| .* \| `0\.04` \| above 0 and at most 100 \| float \|", page)
+    assert re.search(r"`model\.layers` \| .* \| `4` \| from 1 to 1000 \| int \|", page)  # held in a loop
     assert re.search(r"`eval\.data_dir` .*MIRROR_DATA", page)
 
 
@@ -113,8 +113,8 @@ def test_reference_has_every_option(reference: ModuleType) -> None:
     for path in CONF.rglob("*.yaml"):
         if path.parent != CONF:
             assert f"`{path.parent.relative_to(CONF)}={path.stem}`" in page
-    assert re.search(r"`loss\.margin` \| float \| `0\.0` \| from 0 to 2 \| is subtracted", page)
-    empty = [line for line in page.splitlines() if line.startswith("| `") and not line.split(" | ")[-1].strip(" |")]
+    assert re.search(r"`loss\.margin` \| is subtracted .* \| `0\.0` \| from 0 to 2 \| float", page)
+    empty = [line for line in page.splitlines() if line.startswith("| `") and not line.split(" | ")[1].strip()]
     assert empty == []
 
 
@@ -131,8 +131,7 @@ def test_pages_build_and_every_link_leads_somewhere(tmp_path: Path) -> None:
     assert "Margin" in page
     for path in (tmp_path / "site").rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        fetched = re.findall(r'(?:src|href)="(https?://[^"]*)"[^>]*(?:rel="stylesheet"|type="text/javascript")', text)
-        assert fetched == [], path
+        assert re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?https?://[^>]*', text) == [], path
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:

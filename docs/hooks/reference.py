@@ -6,6 +6,7 @@ holds it to that range. So no page repeats what stands in the code.
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -47,6 +48,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    """Take out the one script that the theme would fetch from elsewhere; called by mkdocs.
+
+    It serves the search in pages opened from the disk; in pages that a server shows, search works without it.
+    """
+    for path in Path(config.site_dir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r'<script src="https://[^"]*"></script>', "", text), encoding="utf-8")
+
+
 def pages() -> dict[str, str]:
     """The text of each page, by its name."""
     return {"settings": settings_page(), "options": options_page(), "recipes": recipes_page()}
@@ -79,7 +90,7 @@ def settings_of(schema: type) -> list[Setting]:
     return [
         Setting(
             item.name,
-            shown_type(hints[item.name]),
+            f"[part](options.md#{item.name})" if item.name in groups() else shown_type(hints[item.name]),
             shown_default(item),
             ranges.get(item.name, ""),
             meanings.get(item.name) or choices(hints[item.name]),
@@ -157,7 +168,7 @@ def shown_type(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return "one of"
+        return "choice"
     if hint is Any:
         return "part"
     arguments = list(get_args(hint))
@@ -201,9 +212,9 @@ def table(settings: list[Setting]) -> str:
     """The rows as Markdown."""
     if not settings:
         return ""
-    head = "| setting | type | default | range | meaning |\n|---|---|---|---|---|\n"
+    head = "| setting | meaning | default | range | type |\n|---|---|---|---|---|\n"
     return head + "".join(
-        f"| `{s.name}` | {cell(s.kind)} | {cell(s.default)} | {cell(s.range)} | {cell(prose(s.meaning))} |\n"
+        f"| `{s.name}` | {cell(prose(s.meaning))} | {cell(s.default)} | {cell(s.range)} | {cell(s.kind)} |\n"
         for s in settings
     )
 

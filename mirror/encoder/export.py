@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from safetensors import SafetensorError
 
 from mirror.config import Pooling
@@ -37,6 +39,15 @@ STAGES: dict[str, type[Stage]] = {
 """By the name of sentence-transformers' module."""
 _MIRROR_FILE = "config_mirror.json"
 """For what sentence-transformers cannot express: fixed padding."""
+
+_THEIR_CONFIG = {
+    "__version__": {"transformers": transformers.__version__, "pytorch": torch.__version__},
+    "default_prompt_name": None,
+    "model_type": "SentenceTransformer",
+    "prompts": {},
+    "similarity_fn_name": "cosine",
+}
+"""What sentence-transformers saves of a model as a whole, but for its own version."""
 
 
 @dataclass
@@ -105,7 +116,7 @@ def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None,
         modules.append({"idx": number, "name": str(number), "path": path, "type": full})
     write_json(folder / MODULES, modules)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
-    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    write_json(folder / "config_sentence_transformers.json", _THEIR_CONFIG)
     if padded:
         write_json(folder / _MIRROR_FILE, {"pooling": pooling.name, "pad_to": pad_to})
 

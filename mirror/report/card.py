@@ -1,9 +1,11 @@
 """The model card in a saved encoder's README.md."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from mirror.config import Pooling, TrainConfig
 from mirror.config.parts import described, located
@@ -44,10 +46,7 @@ def model_card(
         first = "**Pools several layers**: load it by sentence-transformers or mirror, not by its last layer.\n\n"
     rates = "".join(f", {name} {value:g}" for name, value in config.perturbation_rates.items() if value)
     card = f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, feature-extraction, mirror-bert]
-base_model: {json.dumps(config.model.path)}
+{front_matter(config, after)}
 ---
 
 # Mirror-tuned {config.model.path}
@@ -102,3 +101,28 @@ encoder = {"MirrorEncoder.load" if own else "SentenceTransformer"}("this/folder"
             "real tokens only and gives other vectors: load it with `mirror.MirrorEncoder.load`.\n"
         )
     return card
+
+
+def front_matter(config: TrainConfig, scores: Mapping[str, Score]) -> str:
+    """What the hub reads of the card: base model, data set, and the scores as its ``model-index``, from 0 to 1."""
+    results = [
+        EvalResult(
+            task_type="semantic-similarity" if score.headline == "all" else "retrieval",
+            dataset_type=name,
+            dataset_name=name,
+            metric_type="spearman_cosine" if score.headline == "all" else score.headline,
+            metric_value=round(score.value / 100, 4),
+        )
+        for name, score in scores.items()
+    ]
+    path = config.data.path
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "feature-extraction", "mirror-bert"],
+        base_model=config.model.path,
+        datasets=[path] if path and not Path(path).exists() else None,  # of the hub
+        model_name=f"Mirror-tuned {config.model.path}" if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml()

@@ -12,6 +12,8 @@ from mirror.runs.record import TUNED
 
 log = logging.getLogger(__name__)
 
+WHAT_COLUMNS_ARE = "\nraw: the untouched model, by pooling; tuned: after training; gain: of tuned over the best raw"
+
 
 def print_scores(
     results: Results,
@@ -30,9 +32,10 @@ def print_scores(
     title = "Before and after, × 100 (Spearman, all pairs of a set ranked together, unless named)"
     if mean:
         title += f"; {mean.replace('mean', 'mean ± sd')}"
-    log.info("\n%s", score_table(columns, title, comparisons=named, overlaps={tuned: overlap}))
+    table = score_table(columns, title, comparisons=named, overlaps={tuned: overlap})
     after = scores[TUNED]
     raw = [found for column, found in scores.items() if column != TUNED]
+    log.info("\n%s%s", table, WHAT_COLUMNS_ARE if raw else "")
     worse = [name for name, score in after.items() if any(score.value < found[name].value for found in raw)]
     if worse:
         log.warning(

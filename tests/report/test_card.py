@@ -49,6 +49,20 @@ def test_front_matter() -> None:
     assert "mirror-bert" in matter["tags"]
 
 
+def test_front_matter_has_the_scores_and_the_data_set() -> None:
+    after = {"stsb-test": score("stsb-test", 63.76), "pydocs": Score("pydocs", 10, {"mrr": 32.6}, "mrr")}
+    (model,) = front_matter(model_card(settings(), TABLE, {}, after, 3))["model-index"]
+    found = {
+        result["dataset"]["name"]: (result["metrics"][0]["type"], result["metrics"][0]["value"])
+        for result in model["results"]
+    }
+    assert found == {"stsb-test": ("spearman_cosine", 0.6376), "pydocs": ("mrr", 0.326)}
+    on_hub = front_matter(model_card(settings("data=wikipedia"), TABLE, {}, {}, 3))
+    assert on_hub["datasets"] == ["sentence-transformers/wikipedia-en-sentences"]
+    assert "model-index" not in on_hub
+    assert "datasets" not in front_matter(model_card(settings("data=pydocs"), TABLE, {}, {}, 3))
+
+
 @pytest.mark.parametrize("path", ["/a folder: with a colon/# and a hash", "it's 'quoted'", "C:\\models\\[tiny]"])
 def test_front_matter_holds_any_path(path: str) -> None:
     config = settings()

@@ -90,7 +90,9 @@ def settings_of(schema: type) -> list[Setting]:
     return [
         Setting(
             item.name,
-            f"[part](options.md#{item.name})" if item.name in groups() else shown_type(hints[item.name]),
+            f"[part](options.md#{item.name})"
+            if hints[item.name] is Any and item.name in groups()
+            else shown_type(hints[item.name]),
             shown_default(item),
             ranges.get(item.name, ""),
             meanings.get(item.name) or choices(hints[item.name]),

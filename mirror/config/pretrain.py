@@ -16,7 +16,7 @@ class ArchitectureConfig:
     path: str | None = None
     """Hub name or local folder of a masked language model to continue from, with its sizes and its tokenizer."""
     layers: int = 4
-    """Of the transformer."""
+    """Layers of the transformer."""
     hidden: int = 256
     """Length of a token's vector."""
     heads: int = 4

@@ -134,6 +134,16 @@ def test_pages_build_and_every_link_leads_somewhere(tmp_path: Path) -> None:
         assert re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?https?://[^>]*', text) == [], path
 
 
+def test_examples_in_docstrings() -> None:
+    import doctest
+
+    from mirror.training import tune
+
+    found = doctest.testmod(tune, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted >= 5
+    assert found.failed == 0
+
+
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150

@@ -38,6 +38,16 @@ def mirror_tune(
 
     Raises:
         MirrorError: a setting, the model or the texts are wrong.
+
+    Examples:
+        >>> texts = ["A man plays the guitar.", "Someone makes music.", "It rains in the hills.", "Snow falls."]
+        >>> encoder = mirror_tune("mini", texts, {"trainer.max_epochs": 2, "trainer.progress": False})
+        >>> encoder.encode(["A song is played."]).shape
+        (1, 256)
+        >>> encoder.similarity(["A song is played."], texts).shape
+        (1, 4)
+        >>> len(encoder.loss_curve)
+        2
     """
     rows = in_memory(texts)
     pairs = rows.fetch(range(rows.length))

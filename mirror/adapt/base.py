@@ -13,7 +13,7 @@ from mirror.encoder.encoder import MirrorEncoder
 
 
 class Adaptation:
-    """Every weight learns, in every step."""
+    """Decides which weights learn; this one leaves them all to learn in every step."""
 
     adds_weights = False
     """Whether the backbone has further weights while it is tuned."""
@@ -35,6 +35,10 @@ class Adaptation:
 
     def detach(self, encoder: MirrorEncoder) -> None:
         """Called after training: the backbone has the weights again, by name and shape, that it had before."""
+
+
+class Full(Adaptation):
+    """Every weight learns, as in the paper."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from mirror.config.choices import (
     Tracker,
     WandbMode,
 )
-from mirror.config.commands import EncodeConfig, EvaluateConfig, ReportConfig, SearchConfig
+from mirror.config.commands import EncodeConfig, EvaluateConfig, ReportConfig, SearchConfig, SoupConfig
 from mirror.config.plain import flat, plain
 from mirror.config.pretrain import (
     ArchitectureConfig,
@@ -63,6 +63,7 @@ __all__ = [
     "Sample",
     "SearchConfig",
     "Select",
+    "SoupConfig",
     "SpanUnit",
     "Start",
     "Strategy",

@@ -1,4 +1,4 @@
-"""Settings of the commands that use encoders and runs: evaluate, encode, search, report."""
+"""Settings of the commands that use encoders and runs: evaluate, encode, search, soup, report."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +69,30 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class SoupConfig:
+    """One encoder of several: ``scripts/soup.py``."""
+
+    parts: list[str] = field(default_factory=list)
+    """Saved encoders, or folders of runs."""
+    greedy: bool = False
+    """Leave out the parts that make the soup worse on ``eval.validation``, else all are in."""
+    untouched: str | None = None
+    """The model that they were tuned from: hub name or local folder; null mixes no more in."""
+    weights: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75])
+    """Shares of the soup in its mixtures with the untouched model; the best one is saved, or the soup itself."""
+    accelerator: Accelerator = Accelerator.auto
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise MirrorError("parts is empty or names one twice: write each encoder once behind the command.")
+        if len(self.parts) == 1 and self.untouched is None:
+            raise MirrorError("parts has one encoder: write another behind the command, or add untouched=MODEL.")
+        for share in self.weights:
+            check(0 <= share < 1, "weights", share, "at least 0 and below 1 each")
 
 
 @dataclass

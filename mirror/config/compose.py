@@ -22,6 +22,7 @@ from mirror.config import (
     PretrainConfig,
     ReportConfig,
     SearchConfig,
+    SoupConfig,
     TrainConfig,
 )
 from mirror.config.parts import TARGET
@@ -38,6 +39,7 @@ SCHEMAS = {
     "pretrain": PretrainConfig,
     "search": SearchConfig,
     "report": ReportConfig,
+    "soup": SoupConfig,
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}

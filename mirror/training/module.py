@@ -10,6 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 
 from mirror.adapt import Adaptation
+from mirror.adapt.base import Full
 from mirror.data.batches import MirroredBatch
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
@@ -45,7 +46,7 @@ class MirrorModule(pl.LightningModule):
         super().__init__()
         self.embed, self.loss = Embedder(encoder, head), loss
         self.optim, self.schedule, self.seed = optim, schedule, seed
-        self.adaptation = adaptation or Adaptation()
+        self.adaptation = adaptation or Full()
 
     def configure_model(self) -> None:
         """Under ``trainer=fsdp``, share each layer's weights out among the devices.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mirror.adapt import Adaptation
+from mirror.adapt.base import Full
 from mirror.config import TrainConfig
 from mirror.config.parts import build, check_part, part_name
 from mirror.data.texts import handed
@@ -64,7 +65,7 @@ def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:
 def build_adaptation(config: TrainConfig, epoch_steps: int) -> Adaptation:
     """How the weights move that the settings describe, in epochs of so many steps."""
     if not config.adapt:  # a run of an earlier version, or one without a command line
-        return Adaptation()
+        return Full()
     return build(config.adapt, "adapt", Adaptation, seed=config.seed, epoch_steps=epoch_steps)
 
 

@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import compose
+from mirror.data.batches import BatchKey
 from mirror.losses.tension import Tension
 from mirror.training.module import MirrorModule
 from mirror.training.optimizer import LIBRARY
@@ -125,7 +126,7 @@ def test_further_optimizers_learn(name: str, tiny_bert: Path) -> None:
     encoder = MirrorEncoder.load(tiny_bert)
     module = build_module(small(tiny_bert, f"optim={name}", "optim.lr=1e-3", "optim.layer_decay=0.9"), encoder)
     optimizer = optimizer_of(module)
-    batch = pairs_of([(text, text) for text in SENTENCES[:16]], encoder)[(0, 0)]  # type: ignore[index]
+    batch = pairs_of([(text, text) for text in SENTENCES[:16]], encoder)[BatchKey(0, 0)]
     losses = []
     for _ in range(8):
         loss = loss_of(module, batch)

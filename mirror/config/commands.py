@@ -4,9 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.config.checks import check, limit
-from mirror.config.choices import Accelerator, Pooling
+from mirror.config.choices import Accelerator, Pooling, Precision
 from mirror.config.sections import EvalConfig
 from mirror.errors import MirrorError
+
+
+def _no_fp16(precision: Precision) -> None:
+    check(precision is not Precision.fp16, "precision", precision.value, "auto, fp32 or bf16")
 
 
 @dataclass
@@ -19,6 +23,8 @@ class EvaluateConfig:
     """For models saved without a pooling; null measures them with each of ``eval.raw``."""
     max_tokens: int | None = None
     accelerator: Accelerator = Accelerator.auto
+    precision: Precision = Precision.auto
+    """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @property
@@ -27,6 +33,7 @@ class EvaluateConfig:
         return [str(name) for name in self.encoder] if isinstance(self.encoder, list) else [str(self.encoder)]
 
     def __post_init__(self) -> None:
+        _no_fp16(self.precision)
         if not self.encoders or len(set(self.encoders)) < len(self.encoders):
             raise MirrorError("encoder=[…] is empty or names one twice: give each encoder once.")
         limit("max_tokens", self.max_tokens)
@@ -42,6 +49,8 @@ class SearchConfig:
     encoder: str | None = None
     """Saved encoder, hub name or local folder; null is the newest sentence encoder under ``outputs``."""
     accelerator: Accelerator = Accelerator.auto
+    precision: Precision = Precision.auto
+    """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
     outputs: str = "outputs"
     top: int = 5
     """Answers to show."""
@@ -49,6 +58,7 @@ class SearchConfig:
     """Keep the texts' vectors in ``outputs/vectors``, so that the next question does not wait for them."""
 
     def __post_init__(self) -> None:
+        _no_fp16(self.precision)
         if not self.query.strip():
             raise MirrorError("query is empty: write what you look for behind the command.")
         check(self.top >= 1, "top", self.top, "at least 1")
@@ -66,8 +76,11 @@ class EncodeConfig:
     pooling: Pooling | None = None
     max_tokens: int | None = None
     accelerator: Accelerator = Accelerator.auto
+    precision: Precision = Precision.auto
+    """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
 
     def __post_init__(self) -> None:
+        _no_fp16(self.precision)
         limit("max_tokens", self.max_tokens)
 
 

@@ -19,7 +19,7 @@ FILES = {
 }
 ROOMS = (
     "errors", "version", "runs", "config", "encoder", "adapt", "data", "losses", "evaluation", "report", "training",
-    "pretraining", "search", "sweeps", "apply", "soup", "cli", "__main__",
+    "pretraining", "search", "sweeps", "apply", "compress", "soup", "cli", "__main__",
 )  # fmt: skip
 """The rooms in order: each may import from those before it, and none from those behind it."""
 AT_HOME = {

@@ -14,6 +14,7 @@ from mirror.cli.start import importing, start
 from mirror.config import (
     EncodeConfig,
     EvaluateConfig,
+    ExportConfig,
     PretrainConfig,
     ReportConfig,
     SearchConfig,
@@ -107,6 +108,19 @@ def search() -> None:
 
     sys.argv[1:] = with_query(sys.argv[1:])
     start("search", run, leaves_record=False)
+
+
+def export() -> None:
+    """``scripts/export.py``: an encoder to a smaller one."""
+
+    def run(config: ExportConfig) -> None:
+        with importing():
+            from mirror.compress import export
+
+        with own_folder() as folder:
+            export(config, folder)
+
+    start("export", run)
 
 
 def soup() -> None:

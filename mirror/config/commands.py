@@ -1,4 +1,5 @@
-"""Settings of the commands that use encoders and runs: evaluate, encode, search, soup, report."""
+"""Settings of the commands that use encoders and runs: evaluate, encode, search, export, soup,
+report."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,29 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         _no_fp16(self.precision)
         limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class ExportConfig:
+    """A smaller encoder: ``scripts/export.py``."""
+
+    encoder: str = "???"
+    weights: Precision = Precision.fp32
+    """How the backbone's weights are saved: ``fp16`` and ``bf16`` are half as large, and rounded."""
+    dimensions: int | None = None
+    """Length of the vectors, by PCA on the texts of ``input``; null leaves them as they are."""
+    input: str | None = None
+    """Text file, one text a line."""
+    accelerator: Accelerator = Accelerator.auto
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        check(self.weights is not Precision.auto, "weights", self.weights.value, "fp32, bf16 or fp16")
+        if self.dimensions is None and self.weights is Precision.fp32:
+            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16 or dimensions=….")
+        check(self.dimensions is None or self.dimensions >= 1, "dimensions", self.dimensions, "at least 1, or null")
+        if self.dimensions is not None and self.input is None:
+            raise MirrorError(f"dimensions={self.dimensions} is fitted on texts: add input=…, one text a line.")
 
 
 @dataclass

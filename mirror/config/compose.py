@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from mirror.config import (
     EncodeConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelConfig,
     PretrainConfig,
     ReportConfig,
@@ -40,6 +41,7 @@ SCHEMAS = {
     "search": SearchConfig,
     "report": ReportConfig,
     "soup": SoupConfig,
+    "export": ExportConfig,
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}

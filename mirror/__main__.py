@@ -7,6 +7,8 @@ COMMANDS = {
     "evaluate": "an encoder to scores",
     "encode": "texts to vectors",
     "search": "a question to the texts nearest in meaning",
+    "export": "an encoder to a smaller one",
+    "soup": "several encoders to one, the mean of their weights",
     "report": "runs to tables, pictures and a page",
     "pretrain": "texts to a masked language model",
 }

@@ -8,7 +8,7 @@ import numpy as np
 from mirror.config import EncodeConfig, EvaluateConfig, plain
 from mirror.config.compose import named_model
 from mirror.data.files import read_lines
-from mirror.encoder.device import choose_device
+from mirror.encoder.device import place
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.pooling import TextPooling
 from mirror.errors import MirrorError
@@ -155,4 +155,5 @@ def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
         encoder.pooling = encoder.make_pooling(config.pooling)
     elif config.pooling is not None and config.pooling.value != encoder.saved_pooling:
         log.warning("%s was saved with %s pooling and keeps it.", name, encoder.pooling.name)
-    return encoder.to(choose_device(config.accelerator))
+    place(encoder, config.accelerator, config.precision)
+    return encoder

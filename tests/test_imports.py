@@ -18,8 +18,8 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 ROOMS = (
-    "errors", "version", "runs", "config", "encoder", "data", "losses", "evaluation", "report", "training",
-    "pretraining", "search", "sweeps", "apply", "cli", "__main__",
+    "errors", "version", "runs", "config", "encoder", "adapt", "data", "losses", "evaluation", "report", "training",
+    "pretraining", "search", "sweeps", "apply", "compress", "soup", "cli", "__main__",
 )  # fmt: skip
 """The rooms in order: each may import from those before it, and none from those behind it."""
 AT_HOME = {

@@ -25,6 +25,7 @@ YAMLS = {
     "pooling": ("model/pooling/mine.yaml", "_target_: own_package.Attention\nheat: 0.5\n"),
     "perturbation": ("perturb/mine.yaml", "_target_: own_package.Noise\nsize: 0.3\n"),
     "views": ("aug/mine.yaml", "_target_: own_package.Shuffle\nshare: 0.9\ndropout: 0.1\ndrophead: 0.0\n"),
+    "adaptation": ("adapt/mine.yaml", "_target_: own_package.Alternating\nfirst: false\n"),
     "optimizer": ("optim/mine.yaml", "_target_: torch.optim.SGD\nlr: 0.1\nmomentum: 0.9\n"),
     "schedule": ("schedule/mine.yaml", "_target_: torch.optim.lr_scheduler.StepLR\nstep_size: 2\ngamma: 0.5\n"),
     "post-processing": ("post/mine.yaml", "_target_: own_package.centred\nscale: 2.0\n"),

@@ -8,10 +8,19 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from mirror.cli.arguments import with_folders, with_query
+from mirror.cli.arguments import with_folders, with_parts, with_query
 from mirror.cli.folder import own_folder
 from mirror.cli.start import importing, start
-from mirror.config import EncodeConfig, EvaluateConfig, PretrainConfig, ReportConfig, SearchConfig, TrainConfig
+from mirror.config import (
+    EncodeConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PretrainConfig,
+    ReportConfig,
+    SearchConfig,
+    SoupConfig,
+    TrainConfig,
+)
 from mirror.runs.registry import hold_lock, read_run
 from mirror.runs.sharing import start_sharing, stop_sharing
 
@@ -99,6 +108,33 @@ def search() -> None:
 
     sys.argv[1:] = with_query(sys.argv[1:])
     start("search", run, leaves_record=False)
+
+
+def export() -> None:
+    """``scripts/export.py``: an encoder to a smaller one."""
+
+    def run(config: ExportConfig) -> None:
+        with importing():
+            from mirror.compress import export
+
+        with own_folder() as folder:
+            export(config, folder)
+
+    start("export", run)
+
+
+def soup() -> None:
+    """``scripts/soup.py``: several encoders to one."""
+
+    def run(config: SoupConfig) -> None:
+        with importing():
+            from mirror.soup import soup
+
+        with own_folder() as folder:
+            soup(config, folder)
+
+    sys.argv[1:] = with_parts(sys.argv[1:])
+    start("soup", run)
 
 
 def report() -> None:

@@ -1,4 +1,4 @@
-"""What is typed without a name: a question, the folders of a report."""
+"""What is typed without a name: a question, the folders of a report, the parts of a soup."""
 
 import os
 import re
@@ -36,6 +36,12 @@ def with_folders(arguments: list[str]) -> list[str]:
         if name == "baseline" and not value.startswith(("'", '"')):
             options[place] = f"baseline={quoted(value)}"
     return [*options, f"runs=[{','.join(map(quoted, folders))}]"] if folders else options
+
+
+def with_parts(arguments: list[str]) -> list[str]:
+    """The same for a soup, where such words are encoders."""
+    options, parts = _apart(arguments)
+    return [*options, f"parts=[{','.join(map(quoted, parts))}]"] if parts else options
 
 
 def at_home(arguments: list[str]) -> list[str]:

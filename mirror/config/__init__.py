@@ -22,7 +22,7 @@ from mirror.config.choices import (
     Tracker,
     WandbMode,
 )
-from mirror.config.commands import EncodeConfig, EvaluateConfig, ReportConfig, SearchConfig
+from mirror.config.commands import EncodeConfig, EvaluateConfig, ExportConfig, ReportConfig, SearchConfig, SoupConfig
 from mirror.config.plain import flat, plain
 from mirror.config.pretrain import (
     ArchitectureConfig,
@@ -45,6 +45,7 @@ __all__ = [
     "EncodeConfig",
     "EvalConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "HeldOutConfig",
     "LoggerConfig",
     "LossForm",
@@ -63,6 +64,7 @@ __all__ = [
     "Sample",
     "SearchConfig",
     "Select",
+    "SoupConfig",
     "SpanUnit",
     "Start",
     "Strategy",

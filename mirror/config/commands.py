@@ -1,12 +1,17 @@
-"""Settings of the commands that use encoders and runs: evaluate, encode, search, report."""
+"""Settings of the commands that use encoders and runs: evaluate, encode, search, export, soup,
+report."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.config.checks import check, limit
-from mirror.config.choices import Accelerator, Pooling
+from mirror.config.choices import Accelerator, Pooling, Precision
 from mirror.config.sections import EvalConfig
 from mirror.errors import MirrorError
+
+
+def _no_fp16(precision: Precision) -> None:
+    check(precision is not Precision.fp16, "precision", precision.value, "auto, fp32 or bf16")
 
 
 @dataclass
@@ -20,6 +25,8 @@ class EvaluateConfig:
     max_tokens: int | None = None
     """Longer texts are cut; null is the encoder's own limit."""
     accelerator: Accelerator = Accelerator.auto
+    precision: Precision = Precision.auto
+    """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @property
@@ -28,6 +35,7 @@ class EvaluateConfig:
         return [str(name) for name in self.encoder] if isinstance(self.encoder, list) else [str(self.encoder)]
 
     def __post_init__(self) -> None:
+        _no_fp16(self.precision)
         if not self.encoders or len(set(self.encoders)) < len(self.encoders):
             raise MirrorError("encoder=[…] is empty or names one twice: give each encoder once.")
         limit("max_tokens", self.max_tokens)
@@ -44,6 +52,8 @@ class SearchConfig:
     encoder: str | None = None
     """Saved encoder, hub name or local folder; null is the newest sentence encoder under ``outputs``."""
     accelerator: Accelerator = Accelerator.auto
+    precision: Precision = Precision.auto
+    """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
     outputs: str = "outputs"
     """Folder of the runs."""
     top: int = 5
@@ -52,6 +62,7 @@ class SearchConfig:
     """Keep the texts' vectors in ``outputs/vectors``, so that the next question does not wait for them."""
 
     def __post_init__(self) -> None:
+        _no_fp16(self.precision)
         if not self.query.strip():
             raise MirrorError("query is empty: write what you look for behind the command.")
         check(self.top >= 1, "top", self.top, "at least 1")
@@ -72,9 +83,59 @@ class EncodeConfig:
     max_tokens: int | None = None
     """Longer texts are cut; null is the encoder's own limit."""
     accelerator: Accelerator = Accelerator.auto
+    precision: Precision = Precision.auto
+    """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
 
     def __post_init__(self) -> None:
+        _no_fp16(self.precision)
         limit("max_tokens", self.max_tokens)
+
+
+@dataclass
+class ExportConfig:
+    """A smaller encoder: ``scripts/export.py``."""
+
+    encoder: str = "???"
+    weights: Precision = Precision.fp32
+    """How the backbone's weights are saved: ``fp16`` and ``bf16`` are half as large, and rounded."""
+    dimensions: int | None = None
+    """Length of the vectors, by PCA on the texts of ``input``; null leaves them as they are."""
+    input: str | None = None
+    """Text file, one text a line."""
+    accelerator: Accelerator = Accelerator.auto
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        check(self.weights is not Precision.auto, "weights", self.weights.value, "fp32, bf16 or fp16")
+        if self.dimensions is None and self.weights is Precision.fp32:
+            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16 or dimensions=….")
+        check(self.dimensions is None or self.dimensions >= 1, "dimensions", self.dimensions, "at least 1, or null")
+        if self.dimensions is not None and self.input is None:
+            raise MirrorError(f"dimensions={self.dimensions} is fitted on texts: add input=…, one text a line.")
+
+
+@dataclass
+class SoupConfig:
+    """One encoder of several: ``scripts/soup.py``."""
+
+    parts: list[str] = field(default_factory=list)
+    """Saved encoders, or folders of runs."""
+    greedy: bool = False
+    """Leave out the parts that make the soup worse on ``eval.validation``, else all are in."""
+    untouched: str | None = None
+    """The model that they were tuned from: hub name or local folder; null mixes no more in."""
+    weights: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75])
+    """Shares of the soup in its mixtures with the untouched model; the best one is saved, or the soup itself."""
+    accelerator: Accelerator = Accelerator.auto
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise MirrorError("parts is empty or names one twice: write each encoder once behind the command.")
+        if len(self.parts) == 1 and self.untouched is None:
+            raise MirrorError("parts has one encoder: write another behind the command, or add untouched=MODEL.")
+        for share in self.weights:
+            check(0 <= share < 1, "weights", share, "at least 0 and below 1 each")
 
 
 @dataclass

@@ -18,10 +18,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from mirror.config import (
     EncodeConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelConfig,
     PretrainConfig,
     ReportConfig,
     SearchConfig,
+    SoupConfig,
     TrainConfig,
 )
 from mirror.config.parts import TARGET
@@ -38,6 +40,8 @@ SCHEMAS = {
     "pretrain": PretrainConfig,
     "search": SearchConfig,
     "report": ReportConfig,
+    "soup": SoupConfig,
+    "export": ExportConfig,
 }
 """The primary configurations, ``conf/<name>.yaml``, and what they become."""
 NUMBER_OF = {"temperature": "loss.temperature", "data_size": "data.size"}
@@ -50,7 +54,7 @@ MOVED = {
     "data.builtin": "data=words or data=pydocs",
 }
 """Former spellings, with what to write now."""
-PARTS = ("aug", "perturb", "loss", "auxiliary", "head", "post", "optim", "schedule")
+PARTS = ("aug", "perturb", "loss", "auxiliary", "head", "post", "adapt", "optim", "schedule")
 """Sections that are parts; the files of their groups list their settings."""
 FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
 """Settings that may differ between a run and its continuation."""

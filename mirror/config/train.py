@@ -1,7 +1,7 @@
 """Settings of a training run, ``scripts/train.py``: names, types, defaults and ranges.
 
-The sections ``aug``, ``loss``, ``auxiliary``, ``head``, ``optim``, ``post``, ``schedule`` and ``perturb`` are parts:
-see ``mirror.config.parts``.
+The sections ``aug``, ``loss``, ``auxiliary``, ``head``, ``adapt``, ``optim``, ``post``, ``schedule`` and ``perturb``
+are parts: see ``mirror.config.parts``.
 """
 
 from dataclasses import dataclass, field
@@ -39,6 +39,8 @@ class TrainConfig:
     """A projection head that the loss sees the vectors through; see ``mirror.losses.heads``."""
     post: Any = None
     """What is fitted on the training texts' vectors after the training; see ``mirror.encoder.post``."""
+    adapt: Any = None
+    """Which weights learn; see ``mirror.adapt``."""
     optim: Any = field(default_factory=dict)
     """See ``mirror.training.optimizer``."""
     schedule: Any = field(default_factory=dict)

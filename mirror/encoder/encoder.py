@@ -198,7 +198,9 @@ class MirrorEncoder(nn.Module):
         """Outputs of the layers for a block, each (R, W, D); of the last one alone unless ``layered``."""
         self.block = block
         output = self.backbone(**self.layout.inputs(block), output_hidden_states=layered, return_dict=True)
-        return tuple(output.hidden_states[1:]) if layered else (output.last_hidden_state,)
+        layers = output.hidden_states[1:] if layered else (output.last_hidden_state,)
+        # Of a backbone whose weights are bfloat16; autocast, of training, leaves them in float32.
+        return tuple(state.float() for state in layers) if self.backbone.dtype is torch.bfloat16 else tuple(layers)
 
     def encode(
         self, texts: str | Iterable[str], *, batch_tokens: int | None = None, progress: bool = False

@@ -206,4 +206,4 @@ class PretrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of all weights."""
-        return optimizers(self, self.optim, self.schedule, self.steps)
+        return optimizers(self, self.model.base_model, self.optim, self.schedule, self.steps)

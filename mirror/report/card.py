@@ -64,6 +64,7 @@ arXiv 2104.08027) from raw text alone, without labels.
 | loss | {loss} |
 | projection head | {described(config.head)} |
 | post-processing | {described(config.post)} |
+| adaptation | {described(config.adapt) if config.adapt else "Full"} |
 | optimizer | {described(config.optim)} |
 | schedule | {described(config.schedule)} |
 | seed | {config.seed} |

@@ -17,6 +17,8 @@ The results are under these keys; a *column* is an encoder with one pooling, suc
 - ``seeds``: where there are several, by seed its ``steps``, ``loss`` and ``scores``.
 - ``mteb``: by column and task, MTEB's main score × 100.
 - ``suited``: settings that followed the model because nobody chose them, and whose they are (``source``).
+- ``trainable``: of the encoder and its head, the ``parameters``, how many of them ``learn`` in any step, their
+  ``share``, and the ``optimizer_bytes`` that the optimizer keeps for all that learns.
 - ``columns``: of an evaluation, the path of each column's encoder.
 """
 
@@ -48,6 +50,8 @@ CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
 TUNED = "tuned"
 """The column of the tuned encoder."""
+TRAINABLE = "trainable"
+"""Key of what learns."""
 PACKAGES = (
     "torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "scipy", "pandas",
     "wordfreq",

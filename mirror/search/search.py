@@ -15,7 +15,7 @@ from mirror.data.files import read_lines
 from mirror.data.sources import pydocs
 from mirror.data.texts import clean
 from mirror.encoder.backbone import quiet
-from mirror.encoder.device import choose_device
+from mirror.encoder.device import place
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.report.console import new_table
@@ -55,7 +55,7 @@ def search(config: SearchConfig) -> None:
     hits = []
     for name, encoder in columns.items():
         out.add_column(name, ratio=1)
-        encoder.to(choose_device(config.accelerator))
+        place(encoder, config.accelerator, config.precision)
         hits.append(_hits(encoder, texts, config))
     cells = [[f"{shown[text]} [dim]{cosine:.2f}[/]" for text, cosine in column] for column in hits]
     for rank, row in enumerate(zip_longest(*cells, fillvalue=""), start=1):

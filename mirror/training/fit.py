@@ -10,18 +10,22 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from mirror.adapt import Adaptation
 from mirror.config import Select, Strategy, TrainConfig, plain
+from mirror.config.parts import part_name
 from mirror.data.batches import BatchKey, MirroredPairs
 from mirror.data.module import MirrorData
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, PrunedError
 from mirror.evaluation.sets import TestSet
 from mirror.losses.base import Loss
-from mirror.runs.record import CHECKPOINTS, RunRecord, not_written
+from mirror.runs.record import CHECKPOINTS, TRAINABLE, RunRecord, not_written
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
+from mirror.training.module import MirrorModule
 from mirror.training.parts import build_module, perturbations
 from mirror.training.pruning import Trial
+from mirror.training.rates import state_bytes
 from mirror.training.resume import Checkpointer, InterruptedRun, interruptible
 from mirror.training.trackers import build_trackers
 from mirror.training.trainer import LOOK_EVERY, build_trainer, remove_checkpoints
@@ -43,10 +47,12 @@ def fit(
     before: InterruptedRun | None = None,
     validation: TestSet | None = None,
     watch: Sequence[Callback] = (),
+    adaptation: Adaptation | None = None,
 ) -> tuple[int, Loss]:
     """Train the encoder in place and leave it in evaluation mode.
 
-    ``before`` is where an interrupted run goes on; ``validation`` is scored while it learns; ``watch`` looks on.
+    ``before`` is where an interrupted run goes on; ``validation`` is scored while it learns; ``watch`` looks on;
+    ``adaptation`` is attached already.
 
     Returns:
         The number of steps taken, and the loss.
@@ -65,7 +71,7 @@ def fit(
     # Before anything is built: the weights of a head or of a loss follow the seed, and measuring before changes
     # nothing.
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = build_module(config, encoder)
+    module = build_module(config, encoder, adaptation)
     loss = module.loss
     effective = _effective_batch(config, len(data.pairs.pairs), loss)
     record["effective_batch"] = effective
@@ -87,6 +93,8 @@ def fit(
         freeze_unused(encoder, data.pairs)
     elif config.trainer.strategy is Strategy.fsdp and not data.pairs[BatchKey(0, 0)].sides[0][0][0].packed:
         raise MirrorError(f"trainer=fsdp needs packed batches, which {encoder.name} does not take: use trainer=ddp.")
+    elif config.trainer.strategy is Strategy.fsdp and adaptation and adaptation.adds_weights:
+        raise MirrorError(f"trainer=fsdp shares no added weights out: use trainer=ddp with {part_name(config.adapt)}.")
     elif config.trainer.strategy is Strategy.fsdp and encoder.pooling.layered:
         raise MirrorError(
             f"trainer=fsdp hides the layers that model.pooling={encoder.pooling.name} reads: use trainer=ddp, or "
@@ -117,6 +125,7 @@ def fit(
         ) from error
     except OSError as error:
         raise not_written(folder, error) from error
+    record[TRAINABLE] = learnt = _learnt(module, trainer)
     if config.trainer.strategy is Strategy.fsdp:
         unshard(encoder, trainer)
         if not is_rank_zero():
@@ -127,6 +136,7 @@ def fit(
         watched.restore_best(module)
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
     curve.finish(config.optim.get("lr"))
+    log.info("%s", _learnt_in_words(learnt))
     return trainer.global_step, loss
 
 
@@ -152,6 +162,25 @@ def _in_words(batch: dict[str, int]) -> str:
     if batch["texts_at_a_time"] < batch["texts_per_device"]:
         words += f", encoded {batch['texts_at_a_time']} at a time"
     return words
+
+
+def _learnt(module: MirrorModule, trainer: pl.Trainer) -> dict[str, Any]:
+    """How many weights of the encoder and its head learn, in all steps together, and what that takes."""
+    numbers = [(weights.numel(), weights.requires_grad) for weights in module.embed.parameters()]
+    total, learn = sum(count for count, _ in numbers), sum(count for count, learns in numbers if learns)
+    return {
+        "parameters": total,
+        "learn": learn,
+        "share": round(learn / total, 6),
+        "optimizer_bytes": state_bytes(trainer.optimizers[0]),
+    }
+
+
+def _learnt_in_words(learnt: Mapping[str, Any]) -> str:
+    return (
+        f"trainable: {learnt['learn']:,} of {learnt['parameters']:,} parameters ({learnt['share']:.1%}); the optimizer "
+        f"keeps {learnt['optimizer_bytes'] / 2**20:.1f} MiB"
+    )
 
 
 def freeze_unused(encoder: MirrorEncoder, pairs: MirroredPairs) -> None:

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from mirror.config import Precision, TrainerConfig
-from mirror.encoder.device import choose_device
+from mirror.encoder.device import choose_device, multiplies_bf16
 from mirror.errors import MirrorError
 
 
@@ -38,7 +38,7 @@ def choose_hardware(config: TrainerConfig) -> Hardware:
 
 
 def choose_precision(wanted: Precision, device: str) -> Precision:
-    """bfloat16 where the hardware multiplies it natively; elsewhere it is many times slower than float32.
+    """bfloat16 where the hardware multiplies it natively, float32 elsewhere.
 
     Raises:
         MirrorError: fp16 on a CPU, where it is no faster and often not finite.
@@ -47,12 +47,7 @@ def choose_precision(wanted: Precision, device: str) -> Precision:
         raise MirrorError("trainer.precision=fp16 needs a GPU: use auto, bf16 or fp32.")
     if wanted is not Precision.auto:
         return wanted
-    if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        native = bool(known.get("amx_bf16") or known.get("avx512_bf16"))
-    return Precision.bf16 if native else Precision.fp32
+    return Precision.bf16 if multiplies_bf16(device) else Precision.fp32
 
 
 def is_rank_zero() -> bool:

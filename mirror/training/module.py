@@ -7,7 +7,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.optim import Optimizer
 
+from mirror.adapt import Adaptation
+from mirror.adapt.base import Full
 from mirror.data.batches import MirroredBatch
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
@@ -27,6 +30,7 @@ class MirrorModule(pl.LightningModule):
         optim: the optimizer as a part; see ``mirror.training.optimizer``.
         schedule: the course of its rate as a part.
         seed: of dropout.
+        adaptation: which weights rest in a step; None is none.
     """
 
     def __init__(
@@ -37,10 +41,12 @@ class MirrorModule(pl.LightningModule):
         optim: Mapping[str, Any],
         schedule: Mapping[str, Any],
         seed: int = 0,
+        adaptation: Adaptation | None = None,
     ) -> None:
         super().__init__()
         self.embed, self.loss = Embedder(encoder, head), loss
         self.optim, self.schedule, self.seed = optim, schedule, seed
+        self.adaptation = adaptation or Full()
 
     def configure_model(self) -> None:
         """Under ``trainer=fsdp``, share each layer's weights out among the devices.
@@ -84,6 +90,16 @@ class MirrorModule(pl.LightningModule):
         )
         return components["loss"]  # type: ignore[no-any-return]
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave out the gradients of weights that rest in this step, those of the loss's copies of them too.
+
+        They are not frozen: DDP waits for the gradients of all weights that learned in its first step.
+        """
+        if resting := self.adaptation.resting(self.global_step):
+            for name, weights in self.named_parameters():
+                if name.rpartition("backbone.")[2] in resting:
+                    weights.grad = None
+
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         """The optimizer's step, then what the loss does after it."""
         super().optimizer_step(*arguments, **named)
@@ -91,4 +107,5 @@ class MirrorModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Over everything that learns, whoever owns it."""
-        return optimizers(self, self.optim, self.schedule, int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        return optimizers(self, self.embed.encoder.backbone, self.optim, self.schedule, steps)

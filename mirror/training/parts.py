@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from mirror.adapt import Adaptation
+from mirror.adapt.base import Full
 from mirror.config import TrainConfig
 from mirror.config.parts import build, check_part, part_name
 from mirror.data.texts import handed
@@ -19,6 +21,7 @@ from mirror.losses.base import Loss
 from mirror.losses.embedder import Embedder
 from mirror.training.module import MirrorModule
 from mirror.training.optimizer import check_optimizer
+from mirror.training.rates import scaled
 
 
 def check_parts(config: TrainConfig) -> None:
@@ -29,7 +32,9 @@ def check_parts(config: TrainConfig) -> None:
     """
     check_part(config.views, "aug", "layout", "max_tokens", "template")
     check_part(config.loss, "loss", "embedder")
-    check_optimizer(config.optim, config.schedule)
+    check_optimizer(scaled(config.optim, config.batch.size), config.schedule)
+    if config.adapt:
+        check_part(config.adapt, "adapt", "seed", "epoch_steps")
     if config.auxiliary:
         check_part(config.auxiliary, "auxiliary", "embedder")
     if config.head:
@@ -57,7 +62,14 @@ def perturbations(config: TrainConfig, views: Views) -> list[Perturbation]:
     return found
 
 
-def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
+def build_adaptation(config: TrainConfig, epoch_steps: int) -> Adaptation:
+    """How the weights move that the settings describe, in epochs of so many steps."""
+    if not config.adapt:  # a run of an earlier version, or one without a command line
+        return Full()
+    return build(config.adapt, "adapt", Adaptation, seed=config.seed, epoch_steps=epoch_steps)
+
+
+def build_module(config: TrainConfig, encoder: MirrorEncoder, adaptation: Adaptation | None = None) -> MirrorModule:
     """The training step that the settings describe; new weights are drawn from torch's random state.
 
     Raises:
@@ -68,7 +80,8 @@ def build_module(config: TrainConfig, encoder: MirrorEncoder) -> MirrorModule:
     loss: Loss = build(config.loss, "loss", Loss, embedder=embedder)
     if config.auxiliary:
         loss = Beside(loss, build(config.auxiliary, "auxiliary", Loss, embedder=embedder))
-    return MirrorModule(encoder, loss, head, config.optim, config.schedule, config.seed)
+    optim = scaled(config.optim, config.batch.size)
+    return MirrorModule(encoder, loss, head, optim, config.schedule, config.seed, adaptation)
 
 
 def build_post(config: TrainConfig, vectors: NDArray[np.float32]) -> Stage:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from mirror.adapt import adapted
 from mirror.config import TrainConfig, plain
 from mirror.config.parts import build, located, part_name
 from mirror.config.suited import TUNING
@@ -34,7 +35,7 @@ from mirror.runs.stop import held
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
-from mirror.training.parts import build_module, build_post, check_parts, perturbations
+from mirror.training.parts import build_adaptation, build_module, build_post, check_parts, perturbations
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.suited import note_suited, tuning_file
 from mirror.training.trackers import log_results, log_seeds, tracking
@@ -184,16 +185,11 @@ class Run:
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
             self._check_post()
-            self.views = build(
-                self.config.views,
-                "aug",
-                Views,
-                layout=self.encoder.layout,
-                max_tokens=batch.max_tokens,
-                template=self.encoder.pooling.template,
-            )
+            given = {"layout": self.encoder.layout, "template": self.encoder.pooling.template}
+            self.views = build(self.config.views, "aug", Views, max_tokens=batch.max_tokens, **given)
             with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
+            build_adaptation(self.config, epoch_steps=1).check(self.encoder)
             self._check_loss()
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
@@ -260,11 +256,12 @@ class Run:
             self.loss, self.record["steps"] = build_module(self.seeded(seed), self.encoder).loss, 0
             return
         self.data.pairs.reseed(seed)
-        with self.record.phase("train"):
+        adaptation = build_adaptation(self.seeded(seed), self.data.pairs.steps)
+        with self.record.phase("train"), adapted(self.encoder, adaptation, seed):
             watch = self.measured.watch(self.encoder)
             steps, self.loss = fit(
                 self.seeded(seed), self.encoder, self.data, self.place(seed), self.hardware, self.record,
-                self.interrupted, self.measured.validation, watch,
+                self.interrupted, self.measured.validation, watch, adaptation,
             )  # fmt: skip
             for geometry in watch:
                 geometry.store()

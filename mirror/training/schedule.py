@@ -1,5 +1,7 @@
 """The course of the learning rate over the steps of a run. Chosen by ``schedule=``.
 
+A ``warmup_steps`` below 1 is a share of the steps.
+
 One of a user's own is a function or class that takes ``optimizer`` and, where it asks for it, the number of ``steps``,
 such as any of ``torch.optim.lr_scheduler``.
 """
@@ -18,7 +20,12 @@ DECAY_SHARE = 0.2
 
 log = logging.getLogger(__name__)
 
-Warmup = Annotated[int, Rule(lambda steps: steps >= 0, "0 or more")]
+
+def _steps_or_share(steps: float) -> bool:
+    return steps >= 0 and (steps < 1 or steps == int(steps))
+
+
+Warmup = Annotated[float, Rule(_steps_or_share, "a number of steps, or a share of them below 1")]
 
 
 def constant(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 0) -> LRScheduler:
@@ -65,8 +72,33 @@ def stepped(
     return LambdaLR(optimizer, lambda step: (1.0, *factors)[min(max(step - 1, 0) // every, len(factors))])
 
 
-def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: int, **options: Any) -> LRScheduler:
+def slanted(
+    optimizer: Optimizer,
+    steps: int,
+    cut: Annotated[float, Rule(lambda share: 0 < share < 1, "above 0 and below 1")] = 0.1,
+    ratio: Annotated[float, Rule(lambda ratio: ratio >= 1, "at least 1")] = 32.0,
+) -> LRScheduler:
+    """A short steep ramp and a long fall, the slanted triangle of ULMFiT (Howard and Ruder 2018, equation 3).
+
+    Args:
+        optimizer: has the highest rate.
+        steps: of the run, T.
+        cut: the share of the steps in which the rate grows.
+        ratio: how much smaller the lowest rate is than the highest.
+    """
+    peak = int(steps * cut)
+
+    def share(step: int) -> float:
+        # The paper's 1 - (t - peak) / (peak (1 / cut - 1)), but for rounding; at a peak of 0 that divides by 0.
+        p = step / peak if step < peak else max(0.0, 1 - (step - peak) / (steps - peak))
+        return (1 + p * (ratio - 1)) / ratio
+
+    return LambdaLR(optimizer, share)
+
+
+def _scheduler(name: str, optimizer: Optimizer, steps: int, warmup_steps: float, **options: Any) -> LRScheduler:
     """One of transformers' schedules."""
+    warmup_steps = int(warmup_steps if warmup_steps >= 1 else warmup_steps * steps)
     if warmup_steps >= steps:
         log.warning(
             "schedule.warmup_steps=%d is not less than the %d steps of the run: the rate never reaches optim.lr.",

@@ -14,7 +14,7 @@ from mirror.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
 
-ADAMW = "mirror.training.optimizer.adamw"
+ADAMW, FULL = "mirror.training.optimizer.adamw", "mirror.adapt.base.Full"
 
 
 def note_suited(config: TrainConfig, architecture: Mapping[str, Any], record: RunRecord) -> None:
@@ -61,7 +61,9 @@ def _words(settings: Mapping[str, Any], between: str = ", ") -> str:
 def tuning_file(config: TrainConfig) -> str:
     """``config_tuning.json`` of a tuned encoder."""
     model, pooling = config.model, config.model.pooling
-    rate = config.optim.get("lr") if config.optim.get(TARGET) == ADAMW else None  # other optimizers have other rates
+    # Other optimizers have other rates, and few weights want a higher one than all.
+    whole = config.optim.get(TARGET) == ADAMW and (config.adapt or {}).get(TARGET, FULL) == FULL
+    rate = config.optim.get("lr") if whole else None
     found: dict[str, Any] = {"learning_rate": rate or model.learning_rate, "drophead": model.drophead}
     if isinstance(pooling, str) and pooling != Pooling.mean_padded.value:
         found["pooling"] = pooling

@@ -16,11 +16,12 @@ from mirror.losses.base import Loss
 FILES = sorted(CONF.glob("*/**/*.yaml"))
 HANDED_IN = {
     "aug": {"layout", "max_tokens", "template"}, "loss": {"embedder"}, "auxiliary": {"embedder"},
-    "pooling": {"hidden", "layers", "mask_id"}, "post": {"vectors"}, "head": {"dimension"}, "optim": {"params"},
+    "pooling": {"hidden", "layers", "mask_id"}, "post": {"vectors"}, "head": {"dimension"},
+    "optim": {"params", "hidden"}, "adapt": {"seed", "epoch_steps"},
     "schedule": {"optimizer", "steps"}, "data": {"language", "size", "path"},
 }  # fmt: skip
 """By group, what a run knows itself."""
-MORE = {"aug": {"dropout", "drophead"}}
+MORE = {"aug": {"dropout", "drophead"}, "optim": {"layer_decay", "scale_with_batch"}}
 """By group, settings beside those of the part."""
 
 

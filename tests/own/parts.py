@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mirror.adapt import Adaptation
 from mirror.data.batches import MirroredBatch
 from mirror.data.rows import Pair
 from mirror.data.views import Views
@@ -122,6 +123,21 @@ class Noise:
 
 
 # --8<-- [end:perturbation]
+# --8<-- [start:adaptation]
+class Alternating(Adaptation):
+    """The embeddings learn in every other step, the position embeddings never."""
+
+    def __init__(self, seed: int, first: bool = True) -> None:
+        self.seed, self.first = seed, first
+
+    def attach(self, encoder: Any) -> None:
+        encoder.backbone.embeddings.position_embeddings.requires_grad_(False)
+
+    def resting(self, step: int) -> tuple[str, ...]:
+        return () if (step % 2 == 0) == self.first else ("embeddings.word_embeddings.weight",)
+
+
+# --8<-- [end:adaptation]
 # --8<-- [start:views]
 class Shuffle(Views):
     """The right view has its words in another order."""

@@ -442,7 +442,7 @@ def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reaso
         ("nonsense=bert", "nonsense is no setting; --cfg job prints them all."),
         ("+data.path=x", "+data.path=x is set already: write it without the +."),
         ("tokenizer=bpe", "tokenizer is a group of another command than scripts/train.py: leave it out."),
-        ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, stepped, wsd."),
+        ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, slanted, stepped, wsd."),
         ("task=words", "In 'train': Could not find 'task/words' Available options in 'task': phrase sentence word"),
         (
             "batch.pack=perhaps",

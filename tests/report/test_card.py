@@ -80,7 +80,9 @@ def test_recipe() -> None:
     assert table["steps"] == ["155 of 64 texts, 1 epoch(s)"]
     assert table["augmentation"] == ["what the views are, dropout 0.1"]
     assert table["loss"] == ["what the loss is"]
-    assert table["optimizer"] == ["adamw (lr 0.0003, weight_decay 0.01, decay_all false, betas [0.9, 0.999])"]
+    usual = "betas [0.9, 0.999], layer_decay 1, scale_with_batch null"
+    assert table["optimizer"] == [f"adamw (lr 0.0003, weight_decay 0.01, decay_all false, {usual})"]
+    assert table["adaptation"] == ["Full"]
     assert table["schedule"] == ["constant (warmup_steps 0)"]
     assert table["projection head"] == ["none"]
     assert table["seed"] == ["7"]

@@ -67,6 +67,7 @@ def page(
 
     def details(run: Run) -> dict[str, str | None]:
         settings = "\n".join(f"{axis}={value(run, axis)}" for axis in axes)
+        settings += f"\ncommit {run.commit}" * bool(run.commit)
         names = dict.fromkeys(name for sample in run.samples for name in sample.scores)
         scores = "\n".join(f"{name} {mean_score(run, name):.2f}" for name in names)
         link = Path(os.path.relpath(run.folder, folder)).as_posix()

@@ -18,6 +18,8 @@ The results are under these keys; a *column* is an encoder with one pooling, suc
 - ``mteb``: by column and task, MTEB's main score × 100.
 - ``suited``: settings that followed the model because nobody chose them, and whose they are (``source``).
 - ``columns``: of an evaluation, the path of each column's encoder.
+- ``code``: the ``commit`` of the working directory, whether it was ``changed`` since, and digests of a user's own
+  ``parts``; see ``mirror.runs.code``.
 """
 
 import csv
@@ -39,6 +41,7 @@ from typing import Any, Self
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
 from mirror.runs.atomic import written_whole
+from mirror.runs.code import code_of
 from mirror.version import __version__
 
 METRICS = "metrics.json"
@@ -75,6 +78,7 @@ class RunRecord:
             "scores": {},
             "seconds": {},
             "versions": {"mirror": __version__, "python": platform.python_version(), **_versions()},
+            "code": code_of(config),
             "machine": {
                 "system": platform.platform(),
                 "processor": platform.machine(),

@@ -244,6 +244,15 @@ def test_command_names_the_folder_of_ones_own_parts(tmp_path: Path) -> None:
     assert run.command == "python scripts/train.py --config-dir 'my parts' seed=3"
 
 
+def test_runs_of_other_code_are_named(tmp_path: Path) -> None:
+    for seed, digest in ((1, "a"), (2, "b")):
+        code = {"commit": "1a2b", "changed": True, "parts": {"mine": digest, "same": "c"}}
+        write_run(tmp_path, [f"seed={seed}"], sets=[], code=code)
+    found = collect([tmp_path])
+    assert [problem.startswith("The code of mine was not the same") for problem in found.problems] == [True]
+    assert "commit 1a2b and changes" in report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
+
+
 def test_one_run_without_scores(tmp_path: Path) -> None:
     write_run(tmp_path, [], sets=[], scores={}, cosines={}, geometry={})
     page = report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")

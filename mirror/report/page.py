@@ -12,6 +12,7 @@ from typing import Any
 
 from mirror.errors import MirrorError
 from mirror.report.files import MARKS, figure, gain_head, seeds, signed
+from mirror.report.labels import short_names
 from mirror.report.published import published
 from mirror.report.runs import Found, Run
 from mirror.report.table import Comparison, order, shown, value, varying
@@ -97,7 +98,7 @@ def page(
         details=[details(run) for run in runs],
         difference=difference,
         beside=partial(beside, others=others),
-        sets=list(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)),
+        sets=short_names(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)),
         mean=mean_score,
         figure=figure,
         gain_head=gain_head,

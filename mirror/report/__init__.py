@@ -2,6 +2,7 @@
 
 import logging
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from mirror.config import ReportConfig
@@ -10,6 +11,7 @@ from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.page import how_they_ended, page
 from mirror.report.papers import draw
 from mirror.report.runs import collect
+from mirror.report.search import search_figures
 from mirror.report.summary import summary_table
 from mirror.report.table import compare
 from mirror.report.workspace import save, workspace
@@ -68,10 +70,11 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         raise MirrorError(
             f"output={target} holds {others[0]}, which no report made: nothing is overwritten, choose another folder."
         )
+    searches = search_figures(folders) if find_spec("plotly") else []
     labels = {name: label for name, _, label in (text.partition("=") for text in config.labels)}
     texts = {
         # First, since it marks the folder.
-        PAGE: page(found, comparisons, title, target, every, others=config.published),
+        PAGE: page(found, comparisons, title, target, every, searches=searches, others=config.published),
         "runs.csv": runs_csv(found.runs),
         "table.csv": table_csv(comparisons),
         "table.md": markdown(comparisons),

@@ -16,6 +16,8 @@ LINES = 10
 """Most lines in a plot: where there are more, those with the best scores are drawn."""
 COUNTED = ("data.size", "batch.size", "loss.temperature", "optim.lr", "model.learning_rate", "model.temperature")
 """Settings that are usually varied by factors: their axis is logarithmic."""
+TICKS = 10
+"""Most values that are marked on an axis; where there are more, as in a search, plotly chooses."""
 POINTS = 200
 """Most points drawn of a loss curve."""
 COLORS = qualitative.D3
@@ -39,7 +41,7 @@ def figures(comparison: Comparison) -> Iterator[Figure]:
         axes = [axis for axis in comparison.axes if len({row.settings[axis] for row in rows}) > 1]
         for axis in axes:
             yield _against_axis(rows, score, axis, [other for other in axes if other != axis])
-        if len(axes) > 1:
+        if len(axes) > 1 and len(rows) > max(len({row.settings[axis] for row in rows}) for axis in axes[:2]):
             yield _heat_map(rows, score, axes)
         yield from _alignment(rows, score)
         if any(row.seconds for row in rows) and len(rows) > 1:
@@ -72,6 +74,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
     # A line with one point says nothing about the axis, unless no other line has that value.
     compared = {row.settings[axis] for members in lines.values() if len(members) > 1 for row in members}
     lines = {key: rows for key, rows in lines.items() if len(rows) > 1 or rows[0].settings[axis] not in compared}
+    if len(lines) > LINES and all(len(members) == 1 for members in lines.values()):
+        lines = {(): list(rows)}  # of a search, whose trials differ in everything: points alone
     total = len(lines)
     top = sorted(lines, key=lambda key: -max(row.cells[score].mean for row in lines[key]))[:LINES]
     plot = go.Figure()
@@ -83,9 +87,9 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         x = [row.settings[axis] if numeric else shown(row.settings[axis]) for row in members]
         cells = [row.cells[score] for row in members]
         means, sds = [cell.mean for cell in cells], [cell.sd or 0.0 for cell in cells]
-        name = ", ".join(f"{other}={shown(item)}" for other, item in zip(others, key, strict=True)) or _said(score)
+        name = ", ".join(f"{other}={shown(item)}" for other, item in zip(others, key, strict=False)) or _said(score)
         hover = "%{x}: %{y:.2f}<extra>" + name + "</extra>"
-        line = numeric and len(x) > 1
+        line = numeric and len(x) > 1 and bool(key or not others)
         if line and any(sds):  # the band of the seeds
             band = [mean + sd for mean, sd in zip(means, sds, strict=True)]
             band += [mean - sd for mean, sd in zip(means, sds, strict=True)][::-1]
@@ -100,7 +104,7 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         )  # fmt: skip
     factor = numeric and min(seen) > 0 and (axis in COUNTED or max(seen) / min(seen) >= 50)
     plot.update_xaxes(title=axis, type="log" if factor else "linear" if numeric else "category")
-    if factor:
+    if factor and len(seen) <= TICKS:
         ticks = sorted(seen)
         plot.update_xaxes(tickvals=ticks, ticktext=[shown(tick) for tick in ticks])
     plot.update_yaxes(title=f"{_said(score)}, × 100")
@@ -111,6 +115,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         plot.update_layout(scattermode="group", scattergap=0.6)
         plot.update_yaxes(range=[min(reach) - room, max(reach) + room])
     note = "Mean over the seeds; the band is ± one standard deviation." if numeric else "Mean ± sd over the seeds."
+    if others and () in lines:
+        note = f"Each point is a row of the table; {', '.join(others)} differ too."
     if total > 1:
         note += f" By {', '.join(others)}{f', the {LINES} best of {total:,}' if total > LINES else ''}."
     return Figure(f"{_said(score)} against {axis}", note, plot)

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.errors import MirrorError
 from mirror.report.files import MARKS, figure, gain_head, seeds, signed
@@ -16,6 +16,9 @@ from mirror.report.labels import short_names
 from mirror.report.published import published
 from mirror.report.runs import Found, Run
 from mirror.report.table import Comparison, order, shown, value, varying
+
+if TYPE_CHECKING:
+    from mirror.report.figures import Figure
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -27,6 +30,7 @@ def page(
     folder: Path,
     every: int | None,
     *,
+    searches: Sequence["Figure"] = (),
     others: bool = False,
 ) -> str:
     """The page as text.
@@ -36,6 +40,7 @@ def page(
         comparisons: the finished ones.
         title: heading.
         folder: where the page will lie, for its links.
+        searches: pictures of the searches that proposed the runs.
         others: whether published figures stand under the tables.
         every: seconds after which a browser reads it again; None is never.
 
@@ -53,9 +58,9 @@ def page(
 
     pictures: list[list[dict[str, Any]]] = []
     plots: list[dict[str, Any]] = []
-    for comparison in comparisons:
+    for group in (*map(figures, comparisons), searches):
         pictures.append([])
-        for picture in figures(comparison):
+        for picture in group:
             picture.plot.update_layout(template=None)
             pictures[-1].append({"title": picture.title, "note": picture.note, "number": len(plots)})
             name = "".join(letter if letter.isalnum() else "-" for letter in picture.title)

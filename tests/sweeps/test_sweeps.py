@@ -420,6 +420,10 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert study.best_params["loss.temperature"] == pytest.approx(best)
     (told,) = [line for line in result.err.splitlines() if line.startswith("best: ")]
     assert f"loss.temperature={best}" in told
+    lines = result.err.splitlines()
+    assert any(line.startswith("trial 3 of 6") for line in lines)
+    (repeated,) = [line for line in lines if line.startswith("the best by stsb-dev: python scripts/train.py ")]
+    assert f"loss.temperature={best}" in repeated
 
     study.ask()  # a search that was killed in a trial
     runs.fail = lambda config: None

@@ -9,6 +9,9 @@ from mirror.config.choices import Accelerator, Pooling, Precision
 from mirror.config.sections import EvalConfig
 from mirror.errors import MirrorError
 
+FIGURES = ("pdf", "svg", "png")
+"""Formats of the report's figures for a paper."""
+
 
 def _no_fp16(precision: Precision) -> None:
     check(precision is not Precision.fp16, "precision", precision.value, "auto, fp32 or bf16")
@@ -152,6 +155,10 @@ class ReportConfig:
     """The row that the others are tested against, by its settings: ``loss.temperature=0.04,aug=none``."""
     published: bool = False
     """Published figures of other backbones under the tables of the page."""
+    figures: list[str] = field(default_factory=list)
+    """Files of the figures for a paper, in ``figures/`` of the report: ``[pdf,svg,png]``; extra ``plots``."""
+    labels: list[str] = field(default_factory=list)
+    """What settings and sets are called in these and in LaTeX: ``"labels=['optim.lr=η','my-set=My set']"``."""
     watch: bool = False
     """Write the report again and again while a sweep runs; Ctrl-C ends it."""
     every: int = 10
@@ -163,5 +170,11 @@ class ReportConfig:
         if not self.runs:
             raise MirrorError("runs is empty: write the folder of a sweep behind the command.")
         check(self.every >= 1, "every", self.every, "at least 1")
+        for name in self.figures:
+            if name not in FIGURES:
+                raise MirrorError(f"figures=[{name}] is no format of figures: choose among {', '.join(FIGURES)}.")
+        for text in self.labels:
+            if "=" not in text:
+                raise MirrorError(f"labels=[{text}] names nothing: write NAME=LABEL, as in \"labels=['optim.lr=η']\".")
         if self.wandb and self.watch:
             raise MirrorError(f"wandb={self.wandb} makes one workspace: leave out --watch, W&B shows new runs itself.")

@@ -62,6 +62,8 @@ class TrainConfig:
     # Only for sweeps.
     retry_failed: bool = False
     """Run those again that failed."""
+    retry_changed: bool = False
+    """Run those again that finished with other code of one's own parts than there is now."""
     max_runs: int = 1000
     """A larger sweep is refused as a likely mistake."""
     trial: str | None = None

@@ -2,13 +2,16 @@
 
 import logging
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from mirror.config import ReportConfig
 from mirror.errors import MirrorError
 from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.page import how_they_ended, page
+from mirror.report.papers import draw
 from mirror.report.runs import collect
+from mirror.report.search import search_figures
 from mirror.report.summary import summary_table
 from mirror.report.table import compare
 from mirror.report.workspace import save, workspace
@@ -16,13 +19,15 @@ from mirror.runs.atomic import written_whole
 
 log = logging.getLogger(__name__)
 
-PAGE, TABLES = "report.html", ("runs.csv", "table.csv", "table.md", "table.tex")
+PAGE, TABLES, FIGURES = "report.html", ("runs.csv", "table.csv", "table.md", "table.tex"), "figures"
 GENERATOR = '<meta name="generator" content="mirror">'
 """Mark in the page's head, so that a report only ever replaces a report."""
 
 
 def report(config: ReportConfig) -> Path:
     """Write ``report.html``, ``table.csv``, ``table.md``, ``table.tex`` and ``runs.csv``; earlier ones are replaced.
+
+    The figures for a paper come on request, into ``figures/``.
 
     With ``watch`` it writes them again and again, until it is stopped; runs and the baseline may come later.
 
@@ -65,14 +70,15 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         raise MirrorError(
             f"output={target} holds {others[0]}, which no report made: nothing is overwritten, choose another folder."
         )
+    searches = search_figures(folders) if find_spec("plotly") else []
+    labels = {name: label for name, _, label in (text.partition("=") for text in config.labels)}
     texts = {
-        PAGE: page(
-            found, comparisons, title, target, every, others=config.published
-        ),  # first, since it marks the folder
+        # First, since it marks the folder.
+        PAGE: page(found, comparisons, title, target, every, searches=searches, others=config.published),
         "runs.csv": runs_csv(found.runs),
         "table.csv": table_csv(comparisons),
         "table.md": markdown(comparisons),
-        "table.tex": latex(comparisons),
+        "table.tex": latex(comparisons, labels),
     }
     made = workspace(found.runs, comparisons, config.wandb, title) if config.wandb else None
     try:
@@ -80,6 +86,8 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         for name, text in texts.items():
             with written_whole(target / name) as partial:
                 partial.write_text(text, encoding="utf-8")
+        if config.figures:
+            draw(comparisons, config.figures, target / FIGURES, labels)
     except OSError as error:
         raise MirrorError(f"output={target} cannot be written ({error.strerror}): choose another folder.") from error
     for problem in found.problems:
@@ -99,4 +107,4 @@ def _not_ours(target: Path) -> list[str]:
             return []
     except OSError:  # there is none
         pass
-    return [name for name in (PAGE, *TABLES) if (target / name).exists()]
+    return [name for name in (PAGE, *TABLES, FIGURES) if (target / name).exists()]

@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import qualitative, sample_colorscale
 
+from mirror.report.labels import short_names
 from mirror.report.table import Comparison, Row, shown
 from mirror.runs.record import TUNED
 
@@ -15,6 +16,8 @@ LINES = 10
 """Most lines in a plot: where there are more, those with the best scores are drawn."""
 COUNTED = ("data.size", "batch.size", "loss.temperature", "optim.lr", "model.learning_rate", "model.temperature")
 """Settings that are usually varied by factors: their axis is logarithmic."""
+TICKS = 10
+"""Most values that are marked on an axis; where there are more, as in a search, plotly chooses."""
 POINTS = 200
 """Most points drawn of a loss curve."""
 COLORS = qualitative.D3
@@ -38,13 +41,17 @@ def figures(comparison: Comparison) -> Iterator[Figure]:
         axes = [axis for axis in comparison.axes if len({row.settings[axis] for row in rows}) > 1]
         for axis in axes:
             yield _against_axis(rows, score, axis, [other for other in axes if other != axis])
-        if len(axes) > 1:
+        if len(axes) > 1 and len(rows) > max(len({row.settings[axis] for row in rows}) for axis in axes[:2]):
             yield _heat_map(rows, score, axes)
         yield from _alignment(rows, score)
         if any(row.seconds for row in rows) and len(rows) > 1:
             yield _against_time(rows, score)
     yield from _losses(rows or comparison.rows, score)
     yield from _cosines(rows, score)
+
+
+def _said(score: str) -> str:
+    return short_names([score])[score]
 
 
 def _numeric(items: Sequence[Any]) -> bool:
@@ -67,6 +74,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
     # A line with one point says nothing about the axis, unless no other line has that value.
     compared = {row.settings[axis] for members in lines.values() if len(members) > 1 for row in members}
     lines = {key: rows for key, rows in lines.items() if len(rows) > 1 or rows[0].settings[axis] not in compared}
+    if len(lines) > LINES and all(len(members) == 1 for members in lines.values()):
+        lines = {(): list(rows)}  # of a search, whose trials differ in everything: points alone
     total = len(lines)
     top = sorted(lines, key=lambda key: -max(row.cells[score].mean for row in lines[key]))[:LINES]
     plot = go.Figure()
@@ -78,9 +87,9 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         x = [row.settings[axis] if numeric else shown(row.settings[axis]) for row in members]
         cells = [row.cells[score] for row in members]
         means, sds = [cell.mean for cell in cells], [cell.sd or 0.0 for cell in cells]
-        name = ", ".join(f"{other}={shown(item)}" for other, item in zip(others, key, strict=True)) or score
+        name = ", ".join(f"{other}={shown(item)}" for other, item in zip(others, key, strict=False)) or _said(score)
         hover = "%{x}: %{y:.2f}<extra>" + name + "</extra>"
-        line = numeric and len(x) > 1
+        line = numeric and len(x) > 1 and bool(key or not others)
         if line and any(sds):  # the band of the seeds
             band = [mean + sd for mean, sd in zip(means, sds, strict=True)]
             band += [mean - sd for mean, sd in zip(means, sds, strict=True)][::-1]
@@ -91,19 +100,26 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         plot.add_scatter(
             x=x, y=means, mode="lines+markers" if line else "markers", name=name, legendgroup=name,
             line={"color": color}, marker={"color": color, "size": 8}, hovertemplate=hover,
-            error_y=None if line else {"array": sds, "color": color},
+            error_y=None if line else {"array": sds, "color": color}, offsetgroup=str(number),
         )  # fmt: skip
     factor = numeric and min(seen) > 0 and (axis in COUNTED or max(seen) / min(seen) >= 50)
     plot.update_xaxes(title=axis, type="log" if factor else "linear" if numeric else "category")
-    if factor:
+    if factor and len(seen) <= TICKS:
         ticks = sorted(seen)
         plot.update_xaxes(tickvals=ticks, ticktext=[shown(tick) for tick in ticks])
-    plot.update_yaxes(title=f"{score}, × 100")
+    plot.update_yaxes(title=f"{_said(score)}, × 100")
     plot.update_layout(showlegend=total > 1)
+    if not numeric:  # bars of the same value stand beside each other, on an axis that does not begin at 0
+        reach = [row.cells[score].mean + sign * (row.cells[score].sd or 0.0) for row in rows for sign in (-1, 1)]
+        room = 0.1 * (max(reach) - min(reach)) or 1.0
+        plot.update_layout(scattermode="group", scattergap=0.6)
+        plot.update_yaxes(range=[min(reach) - room, max(reach) + room])
     note = "Mean over the seeds; the band is ± one standard deviation." if numeric else "Mean ± sd over the seeds."
+    if others and () in lines:
+        note = f"Each point is a row of the table; {', '.join(others)} differ too."
     if total > 1:
         note += f" By {', '.join(others)}{f', the {LINES} best of {total:,}' if total > LINES else ''}."
-    return Figure(f"{score} against {axis}", note, plot)
+    return Figure(f"{_said(score)} against {axis}", note, plot)
 
 
 def _heat_map(rows: Sequence[Row], score: str, axes: list[str]) -> Figure:
@@ -122,14 +138,14 @@ def _heat_map(rows: Sequence[Row], score: str, axes: list[str]) -> Figure:
         [shown(item) for item in dict.fromkeys(row.settings[axis] for row in slices[fixed])] for axis in axes[:2]
     )
     values = [[cells.get((a, b)) for a in across] for b in down]
-    plot = go.Figure(go.Heatmap(x=across, y=down, z=values, colorscale="Viridis", colorbar={"title": score}))
+    plot = go.Figure(go.Heatmap(x=across, y=down, z=values, colorscale="Viridis", colorbar={"title": _said(score)}))
     if len(across) * len(down) <= 100:
         plot.data[0].update(texttemplate="%{z:.1f}")
     plot.update_xaxes(title=axes[0], type="category")
     plot.update_yaxes(title=axes[1], type="category")
     held = ", ".join(f"{axis}={shown(item)}" for axis, item in zip(others, fixed, strict=True))
     more = f" All at {held}." if held else ""
-    return Figure(f"{score} by {axes[0]} and {axes[1]}", "Mean over the seeds." + more, plot)
+    return Figure(f"{_said(score)} by {axes[0]} and {axes[1]}", "Mean over the seeds." + more, plot)
 
 
 def _alignment(rows: Sequence[Row], score: str) -> Iterator[Figure]:
@@ -139,22 +155,26 @@ def _alignment(rows: Sequence[Row], score: str) -> Iterator[Figure]:
     plot = _points(chosen, [row.uniformity for row in chosen], [row.alignment for row in chosen], score, colored=True)
     plot.update_xaxes(title="uniformity (lower is more even)")
     plot.update_yaxes(title="alignment (lower is closer)")
-    yield Figure("Alignment against uniformity", f"The colour is the score on {score}; best is bottom left.", plot)
+    yield Figure(
+        "Alignment against uniformity", f"The colour is the score on {_said(score)}; best is bottom left.", plot
+    )
 
 
 def _against_time(rows: Sequence[Row], score: str) -> Figure:
     chosen = [row for row in rows if row.seconds is not None]
     plot = _points(chosen, [row.seconds for row in chosen], [row.cells[score].mean for row in chosen], score)
     plot.update_xaxes(title="training, seconds")
-    plot.update_yaxes(title=f"{score}, × 100")
-    return Figure(f"{score} against time", "Each point is a row of the table; point at it for its settings.", plot)
+    plot.update_yaxes(title=f"{_said(score)}, × 100")
+    return Figure(
+        f"{_said(score)} against time", "Each point is a row of the table; point at it for its settings.", plot
+    )
 
 
 def _points(rows: Sequence[Row], x: Sequence[Any], y: Sequence[Any], score: str, *, colored: bool = False) -> go.Figure:
     means = [row.cells[score].mean for row in rows]
     marker: dict[str, Any] = {"size": 11, "color": COLORS[0]}
     if colored:
-        marker |= {"color": means, "colorscale": "Viridis", "colorbar": {"title": score}}
+        marker |= {"color": means, "colorscale": "Viridis", "colorbar": {"title": _said(score)}}
     text = [f"{row.label}: {mean:.2f}" for row, mean in zip(rows, means, strict=True)]
     return go.Figure(go.Scatter(x=x, y=y, mode="markers", marker=marker, text=text, hoverinfo="text"))
 
@@ -176,7 +196,13 @@ def _losses(rows: Sequence[Row], score: str | None) -> Iterator[Figure]:
             if len(chosen) <= len(COLORS)
             else sample_colorscale("Viridis", number / (len(chosen) - 1))[0]
         )
-        plot.add_scatter(x=steps, y=losses, mode="lines", name=row.label, line={"color": color, "width": 1.5})
+        plot.add_scatter(
+            x=steps,
+            y=losses,
+            mode="lines+markers" if len(steps) < 10 else "lines",
+            name=row.brief,
+            line={"color": color, "width": 1.5},
+        )
     if not plot.data:
         return
     plot.update_xaxes(title="step")
@@ -208,7 +234,7 @@ def _cosines(rows: Sequence[Row], score: str | None) -> Iterator[Figure]:
     plot.update_xaxes(title="cosine similarity", range=[min(-0.2, _first(found, name, middles)), 1.02])
     plot.update_yaxes(title="pairs, %")
     yield Figure(
-        f"Cosine similarities on {name}", f"Of the best row: {row.label}. Dotted is the untouched model.", plot
+        f"Cosine similarities on {_said(name)}", f"Of the best row: {row.label}. Dotted is the untouched model.", plot
     )
 
 

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from mirror.report.labels import printed_as
 from mirror.report.runs import Run
 from mirror.report.table import Cell, Comparison, Row, shown, value, varying
 from mirror.report.terminal import SEEN, SEEN_NOTE
@@ -28,7 +29,7 @@ def signed(gain: float | None) -> str:
 
 def gain_head(comparison: Comparison) -> str:
     """Heading of the column of gains."""
-    return f"gain on {comparison.headline}" if comparison.headline else "gain"
+    return f"gain on {comparison.name(comparison.headline)}" if comparison.headline else "gain"
 
 
 def seeds(row: Row) -> str:
@@ -51,15 +52,22 @@ def runs_csv(runs: Sequence[Run]) -> str:
 
 
 def table_csv(comparisons: Sequence[Comparison]) -> str:
-    """One line for each row and score, averaged over seeds: the long form that plotting libraries take."""
+    """One line for each row and score, averaged over seeds: the long form that plotting libraries take.
+
+    The untouched models stand under the rows; their column is empty elsewhere.
+    """
     axes = list(dict.fromkeys(axis for comparison in comparisons for axis in comparison.axes))
-    lines: list[list[object]] = [["compared on", *axes, "score", "mean", "sd", "seeds", "p", "transductive"]]
+    head = ["compared on", *axes, "untouched", "score", "mean", "sd", "seeds", "p", "transductive", "gain"]
+    lines: list[list[object]] = [[*head]]
     for comparison in comparisons:
         for row in comparison.rows:
             settings = [row.settings.get(axis) for axis in axes]
             for name, cell in row.cells.items():
-                figures = [cell.mean, cell.sd, len(cell.values), cell.p, cell.transductive]
-                lines.append([comparison.title, *settings, name, *figures])
+                figures = [cell.mean, cell.sd, len(cell.values), cell.p, cell.transductive, row.gain(name)]
+                lines.append([comparison.title, *settings, "", name, *figures])
+        for one in comparison.untouched:
+            for name, score in one.scores.items():
+                lines.append([comparison.title, *[""] * len(axes), one.label, name, score, *[""] * 5])
     return _csv(lines)
 
 
@@ -73,7 +81,14 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     """A table for each comparison."""
     parts = []
     for comparison in comparisons:
-        head = [*comparison.axes, "seeds", *comparison.scores, gain_head(comparison), "loss", "training, s"]
+        head = [
+            *comparison.axes,
+            "seeds",
+            *map(comparison.name, comparison.scores),
+            gain_head(comparison),
+            "loss",
+            "training, s",
+        ]
         lines = [head, ["---"] * len(comparison.axes) + ["---:"] * (len(head) - len(comparison.axes))]
         for row in comparison.rows:
             cells = [_bold(row.cells.get(name), "**{}**") for name in comparison.scores]
@@ -88,11 +103,19 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     return "\n".join([*parts, MARKS, ""])
 
 
-def latex(comparisons: Sequence[Comparison]) -> str:
-    """A booktabs tabular for each comparison; needs \\usepackage{booktabs}."""
+def latex(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
+    """A booktabs tabular for each comparison; needs \\usepackage{booktabs}.
+
+    Args:
+        comparisons: the tables.
+        labels: what settings and sets are called, before ``mirror.report.labels``.
+    """
     parts = ["% \\usepackage{booktabs}", f"% {_escape(MARKS)}"]
     for comparison in comparisons:
-        head = [*comparison.axes, "seeds", *comparison.scores, gain_head(comparison)]
+        headline = comparison.headline
+        gain = [f"gain on {printed_as(comparison.name(headline), labels)}" if headline else "gain"]
+        scores = [printed_as(comparison.name(name), labels) for name in comparison.scores]
+        head = [*(printed_as(axis, labels) for axis in comparison.axes), "seeds", *scores, *gain]
         lines = [" & ".join(map(_escape, head)) + r" \\", r"\midrule"]
         for row in comparison.rows:
             cells = [_bold(row.cells.get(name), r"\textbf{{{}}}", latex=True) for name in comparison.scores]
@@ -135,6 +158,8 @@ def _number(item: float | None, digits: int) -> str:
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$", "†": r"\dag{}",
+    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\epsilon$", "η": r"$\eta$",
+    "θ": r"$\theta$", "λ": r"$\lambda$", "μ": r"$\mu$", "ρ": r"$\rho$", "σ": r"$\sigma$", "τ": r"$\tau$",
 })  # fmt: skip
 
 

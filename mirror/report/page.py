@@ -8,13 +8,17 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.errors import MirrorError
 from mirror.report.files import MARKS, figure, gain_head, seeds, signed
+from mirror.report.labels import short_names
 from mirror.report.published import published
 from mirror.report.runs import Found, Run
 from mirror.report.table import Comparison, order, shown, value, varying
+
+if TYPE_CHECKING:
+    from mirror.report.figures import Figure
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -26,6 +30,7 @@ def page(
     folder: Path,
     every: int | None,
     *,
+    searches: Sequence["Figure"] = (),
     others: bool = False,
 ) -> str:
     """The page as text.
@@ -35,6 +40,7 @@ def page(
         comparisons: the finished ones.
         title: heading.
         folder: where the page will lie, for its links.
+        searches: pictures of the searches that proposed the runs.
         others: whether published figures stand under the tables.
         every: seconds after which a browser reads it again; None is never.
 
@@ -52,9 +58,9 @@ def page(
 
     pictures: list[list[dict[str, Any]]] = []
     plots: list[dict[str, Any]] = []
-    for comparison in comparisons:
+    for group in (*map(figures, comparisons), searches):
         pictures.append([])
-        for picture in figures(comparison):
+        for picture in group:
             picture.plot.update_layout(template=None)
             pictures[-1].append({"title": picture.title, "note": picture.note, "number": len(plots)})
             name = "".join(letter if letter.isalnum() else "-" for letter in picture.title)
@@ -67,6 +73,7 @@ def page(
 
     def details(run: Run) -> dict[str, str | None]:
         settings = "\n".join(f"{axis}={value(run, axis)}" for axis in axes)
+        settings += f"\ncommit {run.commit}" * bool(run.commit)
         names = dict.fromkeys(name for sample in run.samples for name in sample.scores)
         scores = "\n".join(f"{name} {mean_score(run, name):.2f}" for name in names)
         link = Path(os.path.relpath(run.folder, folder)).as_posix()
@@ -96,7 +103,7 @@ def page(
         details=[details(run) for run in runs],
         difference=difference,
         beside=partial(beside, others=others),
-        sets=list(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)),
+        sets=short_names(dict.fromkeys(name for run in runs for sample in run.samples for name in sample.scores)),
         mean=mean_score,
         figure=figure,
         gain_head=gain_head,

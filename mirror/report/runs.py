@@ -57,6 +57,10 @@ class Run:
     cosines: dict[str, Any]
     seconds: dict[str, float]
     version: str
+    commit: str | None = None
+    """Of the working directory, and whether it was changed since."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Digests of the modules of a user's own."""
     resampled: dict[str, Floats] = field(repr=False, default_factory=dict)
     """By set, the tuned encoder's figure on each bootstrap resample, (B,); empty in records that have not kept it."""
     content: dict[str, Any] = field(repr=False, default_factory=dict)
@@ -142,7 +146,22 @@ def collect(folders: Sequence[Path]) -> Found:
                 problems.append(f"{run.folder} repeats {seen[key]}, setting for setting: counted once.")
             else:
                 runs.append(run)
-    return Found(sorted(runs, key=lambda run: run.samples[0].seed), problems)
+    return Found(sorted(runs, key=lambda run: run.samples[0].seed), [*problems, *_other_code(runs)])
+
+
+def _other_code(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each module of a user's own that was not the same in all finished runs."""
+    digests: dict[str, set[str]] = {}
+    for run in runs:
+        if run.status == "finished":
+            for module, digest in run.parts.items():
+                digests.setdefault(module, set()).add(digest)
+    return [
+        f"The code of {module} was not the same in all runs ({len(found)} versions): they are compared as one, unless "
+        "the sweep is started again with retry_changed=true."
+        for module, found in digests.items()
+        if len(found) > 1
+    ]
 
 
 def _run(folder: Path, content: dict[str, Any]) -> Run:
@@ -161,6 +180,7 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         raise TypeError("status is no text")
     if not isinstance(content.get("cosines") or {}, Mapping):
         raise TypeError("cosines is no table")
+    code = content.get("code") or {}
     overlaps = (content.get("contamination") or {}).get(TUNED, {})
     return Run(
         folder=folder,
@@ -177,6 +197,8 @@ def _run(folder: Path, content: dict[str, Any]) -> Run:
         cosines=content.get("cosines") or {},
         seconds=_figures(content.get("seconds")),
         version=str((content.get("versions") or {}).get("mirror", "?")),
+        commit=code["commit"] + " and changes" * bool(code.get("changed")) if code.get("commit") else None,
+        parts=dict(code.get("parts") or {}),
         resampled={
             name: np.array(figures.split(), dtype=np.float64)
             for name, figures in (content.get("resampled") or {}).get(TUNED, {}).items()

@@ -29,11 +29,12 @@ def _printed(comparison: Comparison) -> str:
     ranked = comparison.ranked()
     judge = str(comparison.judge)
     table = new_table(
-        f"{min(ROWS, len(ranked))} of {len(comparison.rows)} rows, ranked by {judge}; mean ± sd over the seeds"
+        f"{min(ROWS, len(ranked))} of {len(comparison.rows)} rows, ranked by {comparison.name(judge)}; "
+        "mean ± sd over the seeds"
     )
     for axis in comparison.axes or ["runs"]:
         table.add_column(axis)
-    for head in ("seeds", *comparison.scores, f"gain on {judge}"):
+    for head in ("seeds", *map(comparison.name, comparison.scores), f"gain on {comparison.name(judge)}"):
         table.add_column(head, justify="right")
     for row in ranked[:ROWS]:
         cells = [figure(row.cells[name]) if name in row.cells else "–" for name in comparison.scores]
@@ -46,7 +47,7 @@ def _printed(comparison: Comparison) -> str:
     lines = [printed(table)]
     if ranked:
         best = max(ranked[0].runs, key=lambda run: run.samples[0].scores.get(judge, float("-inf")))
-        lines.append(f"the best by {judge}: {best.command}")
+        lines.append(f"the best by {comparison.name(judge)}: {best.command}")
         if (best.folder / ENCODER).is_dir():
             lines.append(f"its encoder: {best.folder / ENCODER}")
     if not comparison.validation:

@@ -14,6 +14,7 @@ from mirror.errors import MirrorError
 from mirror.evaluation.certainty import holm, p_value
 from mirror.evaluation.resampling import Floats
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
+from mirror.report.labels import short_names
 from mirror.report.runs import Run, Sample
 from mirror.runs.registry import NEUTRAL
 
@@ -84,7 +85,15 @@ class Row:
     @property
     def label(self) -> str:
         """Its settings on one line."""
-        return ", ".join(map(shown, self.settings.values())) or "all runs"
+        return ", ".join(f"{axis}={shown(item)}" for axis, item in self.settings.items()) or "all runs"
+
+    @property
+    def brief(self) -> str:
+        """The same for a legend, with the last part of each setting's name where no other ends so."""
+        ends = {axis: axis.rpartition(".")[2] for axis in self.settings}
+        known = list(ends.values())
+        names = {axis: end if known.count(end) == 1 else axis for axis, end in ends.items()}
+        return ", ".join(f"{names[axis]}={shown(item)}" for axis, item in self.settings.items()) or "all runs"
 
     def gain(self, score: str) -> float | None:
         """What training added, × 100: the mean less the untouched model's score by its best pooling on that set."""
@@ -132,6 +141,10 @@ class Comparison:
     """The backbones before training, by each pooling that was measured."""
     validation: str | None
     """The set that chooses the best row; None where not every row has it."""
+
+    def name(self, score: str | None) -> str:
+        """What a score is called in a heading: sets given as paths by their file's name."""
+        return short_names(self.scores).get(str(score), str(score))
 
     @property
     def headline(self) -> str | None:
@@ -199,7 +212,7 @@ def shown(item: Any) -> str:
         return Path(item).name
     if isinstance(item, bool) or item is None:
         return str(item).lower() if item is not None else "–"
-    return f"{item:g}" if isinstance(item, float) else str(item)
+    return f"{item:g}" if isinstance(item, float) else str(item).removeprefix("bundled:")
 
 
 def _comparison(runs: list[Run], *, several: bool) -> Comparison:
@@ -219,7 +232,8 @@ def _comparison(runs: list[Run], *, several: bool) -> Comparison:
                 seen = any(not run.transductive.isdisjoint(measured) for run in row.runs)
                 row.cells[name] = Cell(values, transductive=seen)
     version, sets = runs[0].frame
-    described = ", ".join(f"{name} ({size:,})" for name, size in sets) or "not measured"
+    short = short_names(name for name, _ in sets)
+    described = ", ".join(f"{short[name]} ({size:,})" for name, size in sets) or "not measured"
     title = f"mirror {version}: {described}" if several else described
     comparison = Comparison(title, axes, rows, scores, _untouched(runs), _validation(runs, rows))
     if comparison.validation and len(rows) > 1:

@@ -20,6 +20,8 @@ The results are under these keys; a *column* is an encoder with one pooling, suc
 - ``trainable``: of the encoder and its head, the ``parameters``, how many of them ``learn`` in any step, their
   ``share``, and the ``optimizer_bytes`` that the optimizer keeps for all that learns.
 - ``columns``: of an evaluation, the path of each column's encoder.
+- ``code``: the ``commit`` of the working directory, whether it was ``changed`` since, and digests of a user's own
+  ``parts``; see ``mirror.runs.code``.
 """
 
 import csv
@@ -41,6 +43,7 @@ from typing import Any, Self
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
 from mirror.runs.atomic import written_whole
+from mirror.runs.code import code_of
 from mirror.version import __version__
 
 METRICS = "metrics.json"
@@ -79,6 +82,7 @@ class RunRecord:
             "scores": {},
             "seconds": {},
             "versions": {"mirror": __version__, "python": platform.python_version(), **_versions()},
+            "code": code_of(config),
             "machine": {
                 "system": platform.platform(),
                 "processor": platform.machine(),

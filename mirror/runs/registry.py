@@ -24,6 +24,7 @@ NEUTRAL = (
     "trainer.progress",
     "batch.workers",
     "retry_failed",
+    "retry_changed",
     "max_runs",
     "resume",
     "checkpoint_every",
@@ -64,15 +65,20 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def runs_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """The runs directly under a folder by identity, whatever their folders are called; a finished one comes first."""
+    """The runs directly under a folder by identity, whatever their folders are called; of several, the finished one
+    that started last."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"*/{METRICS}")):
         content = read_run(path.parent)
         if content is not None:
             name = identity(content["config"])
-            if found.get(name, {}).get("status") != "finished":
+            if name not in found or _rank(content) > _rank(found[name]):
                 found[name] = content
     return found
+
+
+def _rank(run: Mapping[str, Any]) -> tuple[bool, str]:
+    return run["status"] == "finished", str(run.get("started", ""))
 
 
 def strangers(folder: Path, *ours: str) -> list[str]:

@@ -2,9 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from mirror.config import Strategy
 from mirror.config.compose import quoted, run_id
 from mirror.errors import MirrorError
 from mirror.runs import stop
+from mirror.runs.code import changed_parts
 from mirror.runs.registry import (
     LEFT,
     hold_lock,
@@ -29,6 +29,7 @@ from mirror.runs.registry import (
     usual_seconds,
 )
 from mirror.sweeps.axes import runs_of
+from mirror.sweeps.jobs import Job
 from mirror.sweeps.names import earlier_folder, folder_name
 from mirror.sweeps.progress import duration, outcome, progress
 
@@ -42,24 +43,6 @@ SUBDIR = "${run_id:}"
 """How ``conf/train.yaml`` names a run's folder; the axes are put before that."""
 QUICK = 10.0
 """Assumed seconds for a quick run while none has finished."""
-
-
-@dataclass
-class Job:
-    """A run to start: its overrides, its identity and its folder."""
-
-    overrides: list[str]
-    name: str
-    folder: Path
-
-    @property
-    def axes(self) -> str:
-        """Its name for the user."""
-        return " ".join(
-            override
-            for override in self.overrides
-            if override not in SILENT and not override.startswith(("trial=", "hydra.sweep.subdir="))
-        )
 
 
 class Grid(BasicSweeper):
@@ -101,7 +84,9 @@ class Grid(BasicSweeper):
         jobs = self._jobs(arguments, usual_seconds(self.known))
         states = [earlier.get(job.name, {}).get("status") for job in jobs]
         settled = {"finished"} if self.config.retry_failed else {"finished", "failed"}
-        missing = [job for job, state in zip(jobs, states, strict=True) if state not in settled]
+        changed = self._changed([earlier[job.name] for job in jobs if job.name in earlier])
+        again = changed if self.config.retry_changed else set()
+        missing = [job for job, state in zip(jobs, states, strict=True) if state not in settled or job.name in again]
         log.info(
             "%d runs in %s: %d finished already, %d failed earlier, %d to run",
             len(jobs), folder, states.count("finished"), states.count("failed"), len(missing),
@@ -109,6 +94,17 @@ class Grid(BasicSweeper):
         with only_sweep(folder):
             broken = self._launch(missing)
         self._report(jobs, folder, broken)
+
+    def _changed(self, runs: Iterable[dict[str, Any]]) -> set[str]:
+        """The identities of finished runs whose own parts had other code, which the user is told."""
+        assert self.config is not None
+        found = {identity(run["config"]): changed_parts(run) for run in runs if run["status"] == "finished"}
+        changed = {name for name, modules in found.items() if modules}
+        if changed:
+            modules = ", ".join(sorted({module for modules in found.values() for module in modules}))
+            way = "they run again" if self.config.retry_changed else "kept; retry_changed=true runs them again"
+            log.warning("%d runs finished with other code of %s than there is now: %s", len(changed), modules, way)
+        return changed
 
     def _jobs(self, arguments: list[str], seconds: float | None) -> list[Job]:
         """The runs of the sweep, each once."""
@@ -154,9 +150,9 @@ class Grid(BasicSweeper):
             config.hydra.job.num = number
         folder, name = Path(config.hydra.sweep.dir), run_id(config)
         if OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] != SUBDIR:  # type: ignore[call-overload, index]
-            return Job(quiet, name, folder / config.hydra.sweep.subdir)
+            return Job(quiet, name, folder / config.hydra.sweep.subdir, axes)
         subdir = earlier_folder(folder, name) or folder_name(overrides, axes, name)
-        return Job([*quiet, f"hydra.sweep.subdir={quoted(subdir)}"], name, folder / subdir)
+        return Job([*quiet, f"hydra.sweep.subdir={quoted(subdir)}"], name, folder / subdir, axes)
 
     @property
     def serial(self) -> bool:
@@ -226,7 +222,7 @@ class Grid(BasicSweeper):
             MirrorError: the folder holds something else, which stays.
         """
         assert self.config is not None
-        folder, begun = job.folder, _begun(job)
+        folder, begun = job.folder, job.begun()
         if read_run(folder) and not begun:
             raise MirrorError(f"{folder} holds a run with other settings: choose hydra.sweep.dir=….")
         start = [str(self.config.hydra.output_subdir), f"{self.config.hydra.job.name}.log"]
@@ -239,7 +235,8 @@ class Grid(BasicSweeper):
             if not held:
                 log.warning("%s is left to the process that runs it since an earlier start", folder)
                 return False
-            if (read_run(folder) or {}).get("status") == "finished":
+            run = read_run(folder) or {}
+            if run.get("status") == "finished" and not (self.config.retry_changed and changed_parts(run)):
                 raise MirrorError(f"{folder} holds a finished run already: choose hydra.sweep.dir=….")
             shutil.rmtree(folder, ignore_errors=True)
         return True
@@ -286,13 +283,3 @@ def only_sweep(folder: Path) -> Iterator[None]:
         if not ours:
             raise MirrorError(f"A sweep runs in {folder} already: wait for it, or choose hydra.sweep.dir=….")
         yield
-
-
-def _begun(job: Job) -> bool:
-    """Whether the folder is one in which this very run began before, by its record or by what Hydra wrote first."""
-    if (run := read_run(job.folder)) and identity(run["config"]) == job.name:
-        return True
-    try:
-        return run_id(OmegaConf.load(job.folder / ".hydra" / "config.yaml")) == job.name  # type: ignore[arg-type]
-    except Exception:  # there is none, or it is not mirror's and may hold anything
-        return False

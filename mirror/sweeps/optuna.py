@@ -122,11 +122,21 @@ class OptunaSearch(Grid):
                     failed += state == "FAIL"
                     log.info("trial %d: %s: %s", trial.number, job.axes, values or run.get("error", "it did not end"))
             best = study.best_trials
+        self._best(folder)
         for chosen in best:
             found = " ".join(f"{key}={value}" for key, value in chosen.params.items())
             log.info("best: %s %s: %s", ", ".join(f"{value:.2f}" for value in chosen.values), study.study_name, found)
         if failed:
             raise MirrorError(f"{failed} trials failed, as listed above: their logs under {folder} say why.")
+
+    def _best(self, folder: Path) -> None:
+        """Print the best trials as rows, and the best's command and encoder."""
+        from mirror.report.runs import collect  # only now, as at a grid's end
+        from mirror.report.summary import summary_table
+
+        if table := summary_table(collect([folder]).runs):
+            log.info("%s", table)
+        log.info("its history and what mattered: python scripts/report.py %s", folder)
 
     def _check(self) -> None:
         """Refuse settings of the search before the first trial."""

@@ -80,15 +80,28 @@ def test_score_is_up_and_time_across(comparison: Comparison, plots: dict[str, An
 
 def test_loss_is_the_mean_over_the_seeds(comparison: Comparison, plots: dict[str, Any]) -> None:
     lines = {line.name: line for line in plots["Loss"].data}
-    assert lines.keys() == {row.label for row in comparison.rows}
+    assert lines.keys() == {row.brief for row in comparison.rows}
     for row in comparison.rows:
         curves = [dict(run.curve()) for run in row.runs]
-        steps = list(lines[row.label].x)
+        steps = list(lines[row.brief].x)
         assert len(steps) >= 5
-        assert list(lines[row.label].y) == [
+        assert list(lines[row.brief].y) == [
             pytest.approx(statistics.fmean(curve[step] for curve in curves)) for step in steps
         ]
     assert titles(plots["Loss"]) == ("step", "loss")
+
+
+def test_bars_stand_beside_each_other(tmp_path: Path) -> None:
+    """Of equal values on an axis of names; the score's axis shows the differences."""
+    from mirror.report.figures import figures
+
+    write_sweep(tmp_path, {"aug": ["mirror", "none"], "loss.temperature": [0.02, 0.2], "seed": [1, 2]})
+    (found,) = compare(collect([tmp_path]).runs)
+    plot = {figure.title: figure.plot for figure in figures(found)}[f"{SCORE} against aug"]
+    assert plot.layout.scattermode == "group"
+    assert len({line.offsetgroup for line in plot.data}) == 2
+    assert [line.name for line in plot.data] == ["loss.temperature=0.02", "loss.temperature=0.2"]
+    assert plot.layout.yaxis.range[0] > 10
 
 
 def test_cosines_of_the_best_row(comparison: Comparison, plots: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,20 +201,72 @@ def test_files(sweep: Path) -> None:
     assert [row["status"] for row in every].count("finished") == 18
     assert {row["error"] for row in every} == {"", "MirrorError: the loss is <nan>"}
     long = list(csv.DictReader(io.StringIO(table_csv(comparisons))))
+    before = [row for row in long if row["untouched"]]
+    assert {row["untouched"] for row in before} == {
+        "google-bert/bert-base-uncased untouched, cls",
+        "google-bert/bert-base-uncased untouched, mean",
+    }
+    assert len(before) == 2 * 8
+    long = [row for row in long if not row["untouched"]]
     assert len(long) == 6 * 8
     assert {row["transductive"] for row in long if row["score"] in ("sts12", AVERAGE)} == {"True"}
     assert {row["transductive"] for row in long if row["score"] == "sts13"} == {"False"}
+    assert all(float(row["gain"]) == pytest.approx(float(row["mean"]) - 45) for row in long if row["score"] == "sts12")
     lines = markdown(comparisons).splitlines()
     assert sum(line.startswith("| 0.") for line in lines) == 6
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert sum("(baseline)" in line for line in lines) == 1
-    table = latex(comparisons)
+    table = latex(comparisons, {"data.size": "size η"})
+    assert r"$\tau$ & size $\eta$ & seeds & STS12 & " in table
     assert table.count(r"\\") == 9  # with a row for each pooling of the untouched model
     assert table.count(r"\multicolumn{3}{l}{") == 2
     assert r"\textbf{" not in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\pm$", r"\dag{}"))
     body = [line for line in table.splitlines() if line.endswith(r"\\")]
     assert {line.count(" & ") for line in body} == {9, 11}
+
+
+@pytest.mark.slow
+def test_latex_compiles(sweep: Path, tmp_path: Path) -> None:
+    """Pasted unedited."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex")
+    table = latex(compare(collect([sweep]).runs, "loss.temperature=0.04,data.size=1000"), {})
+    text = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{table}\end{{document}}"
+    (tmp_path / "paper.tex").write_text(text.replace("{document}%", "{document}\n%"), encoding="utf-8")
+    line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-1000:]
+
+
+def test_figures_for_a_paper(sweep: Path, tmp_path: Path) -> None:
+    """Vectors with text that stays text; labels as a paper has them, the user's own before the known ones."""
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    asked = ReportConfig([str(sweep)], output=str(out), figures=["svg", "pdf"], labels=["data.size=my size"])
+    report(asked)
+    names = {"loss.temperature", "data.size", "loss.temperature-data.size"}
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"{n}.{kind}" for n in names for kind in ("svg", "pdf")
+    }
+    drawn = {name: (out / "figures" / f"{name}.svg").read_text(encoding="utf-8") for name in names}
+    assert all(label in drawn["loss.temperature"] for label in (">τ<", "my size=1000", "avg. of 7 × 100"))
+    assert all(label in drawn["loss.temperature-data.size"] for label in (">τ<", ">my size<"))
+    assert (out / "figures" / "data.size.pdf").read_bytes().startswith(b"%PDF")
+    report(asked)  # again, over its own
+    with pytest.raises(MirrorError, match=r"figures=\[gif\]"):
+        ReportConfig(figures=["gif"])
+    with pytest.raises(MirrorError, match=r"labels=\[size\]"):
+        ReportConfig(labels=["size"])
+
+
+def test_sets_given_as_paths(tmp_path: Path) -> None:
+    """They are called by their file's name, where that tells them apart."""
+    write_run(tmp_path, [], sets=["a/mine.tsv", "a/test.tsv", "b/test.tsv", "stsb-dev"])
+    (comparison,) = compare(collect([tmp_path]).runs)
+    assert [comparison.name(name) for name in comparison.scores] == ["mine", "a/test.tsv", "b/test.tsv", "stsb-dev"]
+    head = markdown([comparison]).splitlines()[2]
+    assert "| mine | a/test.tsv | b/test.tsv | stsb-dev | gain on mine |" in head
 
 
 @pytest.mark.parametrize(
@@ -242,6 +295,15 @@ def test_command_names_the_folder_of_ones_own_parts(tmp_path: Path) -> None:
     write_run(tmp_path, ["seed=3"], command=command)
     (run,) = collect([tmp_path]).runs
     assert run.command == "python scripts/train.py --config-dir 'my parts' seed=3"
+
+
+def test_runs_of_other_code_are_named(tmp_path: Path) -> None:
+    for seed, digest in ((1, "a"), (2, "b")):
+        code = {"commit": "1a2b", "changed": True, "parts": {"mine": digest, "same": "c"}}
+        write_run(tmp_path, [f"seed={seed}"], sets=[], code=code)
+    found = collect([tmp_path])
+    assert [problem.startswith("The code of mine was not the same") for problem in found.problems] == [True]
+    assert "commit 1a2b and changes" in report(ReportConfig([str(tmp_path)])).read_text(encoding="utf-8")
 
 
 def test_one_run_without_scores(tmp_path: Path) -> None:
@@ -451,23 +513,38 @@ def test_page_in_a_browser(sweep: Path, tmp_path: Path, browser: Any, width: int
     page.wait_for_function("document.documentElement.dataset.drawn", timeout=120_000)
     assert page.locator(".plot .main-svg").count() >= 7
 
-    def column(number: int) -> list[str]:
-        return [str(text) for text in page.locator(f"table.compared tbody tr td:nth-child({number})").all_inner_texts()]
+    heads = page.locator("table.compared thead th").all_inner_texts()
+    assert ("sts12" in heads[:2]) is (width < 640)  # on a phone the scores are seen first
 
-    assert column(2) == ["1000", "20000"] * 3
+    def column(name: str) -> list[str]:
+        cells = page.locator(f"table.compared tbody tr td:nth-child({heads.index(name) + 1})")
+        return [str(text) for text in cells.all_inner_texts()]
+
+    assert column("data.size") == ["1000", "20000"] * 3
     heading = page.locator("table.compared thead th", has_text="sts13")
     heading.click()
     page.wait_for_selector("th[aria-sort=ascending]")  # it sorts a moment after the click
-    first = [float(text.split()[0]) for text in column(5)]
+    first = [float(text.split()[0]) for text in column("sts13")]
     heading.click()
     page.wait_for_selector("th[aria-sort=descending]")
-    second = [float(text.split()[0]) for text in column(5)]
+    second = [float(text.split()[0]) for text in column("sts13")]
     assert first == sorted(first)
     assert second == first[::-1]
-    page.locator("section:has(table.compared) input[type=search]").fill("20000")
-    assert column(2) == ["20000"] * 3
+    page.locator("section:has(table.compared) input[type=search]").fill("data.size=20000")
+    assert column("data.size") == ["20000"] * 3
 
-    page.locator("section:has(#runs) input[type=search]").fill("failed")
+    shown = page.locator("#runs tbody tr")
+    runs = page.locator("section:has(#runs) input[type=search]")
+    runs.fill("data.size=20000")
+    page.wait_for_function("document.querySelectorAll('#runs tbody tr').length == 9")
+    runs.fill("")
+    page.locator("#runs thead th", has_text="sts13").click()
+    page.wait_for_selector("#runs th[aria-sort=ascending]")
+    place = page.locator("#runs thead th").all_inner_texts().index("sts13") + 1
+    there = [text for text in shown.locator(f"td:nth-child({place})").all_inner_texts() if text != "–"]
+    assert len(there) == 18
+    assert there == sorted(there, key=float)
+    runs.fill("failed")
     page.locator("#runs .open").click()
     detail = page.locator(".detail")
     assert "the loss is <nan>" in detail.inner_text()

@@ -69,7 +69,7 @@ def point(config: TrainConfig) -> tuple[float, int]:
     ("overrides", "same"),
     [
         (["logger=tensorboard", "logger.group=x", "trainer.progress=false", "batch.workers=2"], True),
-        (["retry_failed=true", "max_runs=5", "checkpoint_every=7", "trial='a#b#0'"], True),
+        (["retry_failed=true", "retry_changed=true", "max_runs=5", "checkpoint_every=7", "trial='a#b#0'"], True),
         (["model.pooling=cls", "seed=42"], True),  # what holds anyway
         (["seed=1"], False),
         (["aug.unit=word"], False),
@@ -98,8 +98,8 @@ def test_grid_runs_once(command: Command, runs: Runs) -> None:
     assert {name.rpartition("-")[2] for name in names} == set(runs_in(POOL / "temperature"))
     assert names[0].startswith("temperature=0.02,seed=1-")
     told = [line for line in result.err.splitlines() if line.startswith("run ")]
-    assert told[0] == "run 1 of 4: loss.temperature=0.02 sweep=temperature seed=1"
-    assert told[3] == "run 4 of 4, about 1 min left: loss.temperature=0.04 sweep=temperature seed=2"
+    assert told[0] == "run 1 of 4: loss.temperature=0.02 seed=1"  # the axes alone
+    assert told[3] == "run 4 of 4, about 1 min left: loss.temperature=0.04 seed=2"
     assert result.err.count("  finished in ") == 4
     assert "#0" not in result.err
     assert "4 of 4 runs finished" in result.err
@@ -327,6 +327,34 @@ def test_interrupted_sweep(command: Command, runs: Runs) -> None:
     assert sorted(states) == ["finished", "interrupted"]
 
 
+def test_code_of_ones_own_part_has_changed(command: Command, runs: Runs) -> None:
+    """It is said, and the runs stay until they are asked to run again."""
+    part, choice = Path("changing_part.py"), Path("conf/loss/changing.yaml")
+    choice.parent.mkdir(parents=True)
+    choice.write_text("_target_: changing_part.Own\n", encoding="utf-8")
+    part.write_text("class Own: ...\n", encoding="utf-8")
+    grid = ["--config-dir=conf", "-m", "loss=changing", "seed=1,2"]
+    first = command("train", *grid)
+    assert first.code == 0, first.err
+    assert len(runs.seen(lambda config: config.seed)) == 2
+    folders = sorted((POOL / "unnamed").glob("*/metrics.json"))
+
+    assert "changing_part" not in command("train", *grid).err
+    part.write_text("class Own: better = True\n", encoding="utf-8")
+    told = command("train", *grid)
+    assert (told.code, runs.seen(lambda config: config.seed)) == (0, [])
+    (line,) = (line for line in told.err.splitlines() if "changing_part" in line)
+    assert line.startswith("2 runs finished with other code of changing_part than there is now")
+    assert "retry_changed=true" in line
+
+    assert command("train", *grid, "retry_changed=true").code == 0
+    assert runs.seen(lambda config: config.seed) == [1, 2]
+    assert sorted((POOL / "unnamed").glob("*/metrics.json")) == folders
+    again = command("train", *grid, "retry_changed=true")
+    assert (again.code, runs.seen(lambda config: config.seed)) == (0, [])
+    assert "changing_part" not in again.err
+
+
 def test_group_is_the_sweep(command: Command, runs: Runs) -> None:
     command("train", "sweep=temperature", "loss.temperature=0.1", "logger=wandb")
     command("train", "seed=2", "logger=wandb")
@@ -392,6 +420,10 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert study.best_params["loss.temperature"] == pytest.approx(best)
     (told,) = [line for line in result.err.splitlines() if line.startswith("best: ")]
     assert f"loss.temperature={best}" in told
+    lines = result.err.splitlines()
+    assert any(line.startswith("trial 3 of 6") for line in lines)
+    (repeated,) = [line for line in lines if line.startswith("the best by stsb-dev: python scripts/train.py ")]
+    assert f"loss.temperature={best}" in repeated
 
     study.ask()  # a search that was killed in a trial
     runs.fail = lambda config: None

@@ -55,14 +55,17 @@ def test_what_is_resolved_late(command: Command, tiny_bert: Path, tmp_path: Path
     ],
 )
 def test_trackers_that_cannot_be_used(
-    command: Command, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch,
+    command: Command, tiny_bert: Path, eval_dir: Path, monkeypatch: pytest.MonkeyPatch,
     package: str, variable: str, value: str, reason: str,
 ) -> None:  # fmt: skip
+    """Told before anything is read and measured."""
     pytest.importorskip(package)
     monkeypatch.setenv(variable, value)
-    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, f"logger={package}")
+    measured = ["eval=stsb", f"eval.data_dir={eval_dir}"]
+    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, *measured, f"logger={package}")
     assert_refused(result, reason)
     assert "secret" not in result.err
+    assert "texts: " not in result.err
 
 
 def test_search_for_what_is_not_measured(command: Command, tiny_bert: Path, tmp_path: Path) -> None:

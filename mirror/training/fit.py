@@ -55,7 +55,7 @@ def fit(
         MirrorError: the loss or the weights are not finite, or the memory does not suffice.
         PrunedError: the search that the run belongs to gives it up.
     """
-    curve = Curve(record, LOOK_EVERY[hardware.device])
+    curve = Curve(record, LOOK_EVERY[hardware.device], config.optim.get("lr"))
     callbacks: list[Callback] = [curve, *watch, Checkpointer(folder, config.checkpoint_every)]
     best = config.select is Select.best
     if validation is not None:
@@ -87,11 +87,6 @@ def fit(
         freeze_unused(encoder, data.pairs)
     elif config.trainer.strategy is Strategy.fsdp and not data.pairs[BatchKey(0, 0)].sides[0][0][0].packed:
         raise MirrorError(f"trainer=fsdp needs packed batches, which {encoder.name} does not take: use trainer=ddp.")
-    elif config.trainer.strategy is Strategy.fsdp and encoder.pooling.layered:
-        raise MirrorError(
-            f"trainer=fsdp hides the layers that model.pooling={encoder.pooling.name} reads: use trainer=ddp, or "
-            "model.pooling=mean."
-        )
     trainer = build_trainer(
         config.trainer,
         hardware,
@@ -126,7 +121,7 @@ def fit(
     if best and is_rank_zero():
         watched.restore_best(module)
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
-    curve.finish(config.optim.get("lr"))
+    curve.finish()
     return trainer.global_step, loss
 
 

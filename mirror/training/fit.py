@@ -17,7 +17,7 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, PrunedError
 from mirror.evaluation.sets import TestSet
 from mirror.losses.base import Loss
-from mirror.runs.record import CHECKPOINTS, RunRecord, not_written
+from mirror.runs.record import CHECKPOINTS, RunRecord, not_written, way_on
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
 from mirror.training.parts import build_module, perturbations
@@ -112,6 +112,12 @@ def fit(
         ) from error
     except OSError as error:
         raise not_written(folder, error) from error
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise MirrorError(
+            f"Another process of the run has ended, by a mistake of its own or a kill: {way_on(folder)}."
+        ) from error
     if config.trainer.strategy is Strategy.fsdp:
         unshard(encoder, trainer)
         if not is_rank_zero():

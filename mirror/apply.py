@@ -124,7 +124,7 @@ def encode(config: EncodeConfig) -> None:
     Raises:
         MirrorError: the input cannot be read, or the output exists or cannot be written.
     """
-    target = Path(config.output)
+    target = Path(config.output).expanduser()
     if target.exists():
         raise MirrorError(f"output={target} exists already: nothing is overwritten, choose another name.")
     if not target.parent.is_dir():

@@ -45,11 +45,13 @@ def with_parts(arguments: list[str]) -> list[str]:
 
 
 def at_home(arguments: list[str]) -> list[str]:
-    """The arguments with ``~/`` as shells write it out in front of a path, which they do not behind a name."""
-    found = [re.fullmatch(r"([+]{0,2}[\w./@]+=)(~/[^,]*)", argument) for argument in arguments]
+    """The arguments with ``~/`` as shells write it out in front of a path, which they do not behind a name, nor within
+    a list."""
     return [
-        f"{path[1]}{quoted(os.path.expanduser(path[2]))}" if path else argument
-        for argument, path in zip(arguments, found, strict=True)
+        re.sub(r"(?<=[=,[])~/[^,\]]*", lambda path: quoted(os.path.expanduser(path[0])), argument)
+        if re.match(r"[+]{0,2}[\w./@]+=[~[]", argument)
+        else argument
+        for argument in arguments
     ]
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables in which torchrun, Lightning, SLURM and LSF number the processes of a run; the first is 0 in each."""
 COUNTS = ("WORLD_SIZE", "SLURM_NTASKS", "JSM_NAMESPACE_SIZE")
 """Variables in which they say how many there are."""
+PATIENCE = 15.0
+"""Seconds in which the first process of a run, which they all begin with, comes to say what is wrong."""
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""The variable that tells a process of torchrun."""
 locks = ExitStack()
 """The folder of a single run, from before Hydra writes there until the end."""
 
@@ -34,9 +39,33 @@ def check_ranks() -> None:
         MirrorError: one is not.
     """
     for name in (*RANKS, *COUNTS):
-        value = os.environ.get(name, "0")
+        value = os.environ.get(name, "1")
         if not value.isdecimal():
             raise MirrorError(f"{name}={value} in the environment is no whole number: unset {name}.")
+        if name in COUNTS and not int(value):
+            raise MirrorError(f"{name}={value} in the environment is no number of processes: unset {name}.")
+
+
+def _ranks() -> list[str]:
+    """The variables by which this is another process of a run than the first."""
+    return [name for name in RANKS if _number(name, 0) > 0]
+
+
+def spoken_for() -> bool:
+    """Whether this process is one of several, and another one, the first, tells what they all meet."""
+    return bool(_ranks()) and max(_number(name, 1) for name in COUNTS) > 1
+
+
+def let_first_speak() -> None:
+    """Before another process than the first says what is wrong: when the first has said it and ended, the launcher ends
+    the others, which come to speak only if it does not. torchrun would end the first one, too, at their end."""
+    if spoken_for():
+        time.sleep(PATIENCE)
+
+
+def _number(name: str, otherwise: int) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else otherwise
 
 
 class RunFolder(Callback):
@@ -71,19 +100,20 @@ class RunFolder(Callback):
 
 def follower(config: DictConfig) -> bool:
     """Whether this is another process of a run than the first, which makes the folder; exits where it only seems so."""
-    named = [f"{name}={os.environ[name]}" for name in RANKS if int(os.environ.get(name, 0)) > 0]
-    trainer = config.get("trainer")
-    counts = [int(os.environ.get(name, 1)) for name in COUNTS]
-    if named and max(trainer.devices * trainer.nodes if trainer else 1, *counts) < 2:
+    named, trainer = _ranks(), config.get("trainer")
+    wanted, started = (trainer.devices * trainer.nodes if trainer else 1), _number("WORLD_SIZE", 1)
+    if named and wanted < 2 and not spoken_for():
         sys.exit(
-            f"error: {named[0]} in the environment says that another process leads this run, which has one alone: "
-            f"unset {named[0].partition('=')[0]}."
+            f"error: {named[0]}={os.environ[named[0]]} in the environment says that another process leads this run, "
+            f"which has one alone: unset {named[0]}."
         )
-    wanted, started = (trainer.devices * trainer.nodes if trainer else 1), int(os.environ.get("WORLD_SIZE", 1))
-    if wanted > 1 and started > 1 and wanted != started:  # they would wait for each other for ever
+    # They would wait for each other for ever, or each train for itself.
+    if started > 1 and wanted != started and (wanted > 1 or TORCHRUN in os.environ):
+        told = f"trainer.devices={trainer.devices} on trainer.nodes={trainer.nodes}" if trainer else "This command"
+        let_first_speak()
         sys.exit(
-            f"error: trainer.devices={trainer.devices} on trainer.nodes={trainer.nodes} are {wanted} processes, but "
-            f"WORLD_SIZE={started} of them were started: make the two agree."
+            f"error: {told} takes {wanted} {'process' if wanted == 1 else 'processes'}, but WORLD_SIZE={started} of "
+            "them were started: make the two agree, for training with trainer=ddp."
         )
     return bool(named)
 

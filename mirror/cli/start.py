@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mirror.cli.arguments import at_home, with_paths
-from mirror.cli.folder import RANKS, check_ranks, locks
+from mirror.cli.folder import check_ranks, let_first_speak, locks, spoken_for
 from mirror.cli.refusals import refusal
+from mirror.cli.terminal import readable
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
@@ -39,6 +40,7 @@ def start(
     if sys.argv[1:] == ["--version"]:  # Hydra would tell its own
         print(f"mirror {__version__}")
         return
+    readable()
     sys.argv[1:] = with_paths(at_home(sys.argv[1:]))
     register_schemas()
     sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
@@ -70,14 +72,16 @@ def start(
             told = error if isinstance(error, MirrorError) else refusal(error, sys.argv[1:])
             if told is None or stop.received():
                 raise
+            if told.__cause__ is None:  # with one, such as a full memory, it may be met by this process alone
+                let_first_speak()
             log.error("error: %s", told)
-            if leaves_record:
+            if leaves_record and not spoken_for():
                 record_failure(folder, plain(config), told)
             failed.append(str(told))  # a sweep goes on with its next run
         except BaseException as error:
             if leaves_record and _stopped_by(error):
                 record_failure(folder, plain(config), KeyboardInterrupt())
-                ways_on.append(_way_on(name, folder, config, swept=swept))
+                ways_on.append(_way_on(name, folder, config))  # a sweep has its own
             raise
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
@@ -89,18 +93,24 @@ def start(
     except COMPOSITION_ERRORS as error:
         if isinstance(error, ValueError) and not isinstance(error, COMPOSITION_ERRORS[:2]) and _reached(job, error):
             raise
-        sys.exit(f"error: {one_sentence(error, name, sys.argv[1:])}")
+        _refuse(one_sentence(error, name, sys.argv[1:]))
     except MirrorError as error:  # of a sweep, which lists its failed runs itself, or of the environment
-        sys.exit(f"error: {error}")
+        _refuse(str(error))
     except BrokenPipeError:  # the reader, such as head, has had enough; nothing is flushed into the void at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if (told := refusal(error, sys.argv[1:])) is None:
             raise
-        sys.exit(f"error: {told}")
+        _refuse(str(told))
     if failed:
         sys.exit(1)
+
+
+def _refuse(reason: str) -> NoReturn:
+    """End with a sentence."""
+    let_first_speak()
+    sys.exit(f"error: {reason}")
 
 
 @contextmanager
@@ -115,7 +125,7 @@ def _stoppable(ways_on: list[str]) -> Iterator[None]:
             number = _stopped_by(error)
             if number is None:
                 raise
-            if not any(int(os.environ.get(rank, 0)) > 0 for rank in RANKS):  # one process speaks for all
+            if not spoken_for():
                 told = [str(error)] if isinstance(error, KeyboardInterrupt) and error.args else ways_on  # a sweep's own
                 print(": ".join(["interrupted", *told]), file=sys.stderr)
             sys.exit(128 + number)
@@ -126,10 +136,8 @@ def _stopped_by(error: BaseException) -> int | None:
     return stop.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
 
 
-def _way_on(name: str, folder: Path, config: DictConfig, *, swept: bool) -> str:
+def _way_on(name: str, folder: Path, config: DictConfig) -> str:
     """What to do about a run that a signal has ended."""
-    if swept:
-        return "start the sweep again, what it has finished is kept"
     if (read_run(folder) or {}).get("status") == "finished":
         return f"the run in {folder} was finished already"
     if has_checkpoint(folder) and config.get("seeds", 1) == 1:

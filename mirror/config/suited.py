@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -79,7 +80,7 @@ def suited(path: str) -> Suited:
         return found
     folder = Path(path).expanduser()
     found = by_config(_json(folder / "config.json"))
-    if not (folder / TUNING).is_file():
+    if not os.path.isfile(folder / TUNING):  # unlike that of a Path, it takes names of any length
         return found
     try:
         own = {key: value for key, value in _json(folder / TUNING).items() if key in CARRIED}

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 NAMED = 3
 """Most weights that an error names."""
+FEWEST = 3
+"""Tokens that a text with a word has, with those at its two ends."""
 
 
 @contextmanager
@@ -91,6 +93,11 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
         raise MirrorError(f"{given} comes without a tokenizer: add its tokenizer.json to the folder.")
     if tokenizer.pad_token_id is None:
         raise MirrorError(f"{given} has a tokenizer without a padding token: give an encoder model.")
+    if not isinstance(tokenizer.model_max_length, int | float) or tokenizer.model_max_length < FEWEST:
+        raise MirrorError(
+            f"{given} has a damaged tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r:.40}, and "
+            f"should be a number of tokens, at least {FEWEST}."
+        )
     if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
         raise MirrorError(
             f"{given}: the tokenizer has {len(tokenizer)} entries and the model only "

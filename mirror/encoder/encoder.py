@@ -290,4 +290,6 @@ class MirrorEncoder(nn.Module):
         Raises:
             MirrorError: the folder exists or cannot be written; nothing is left behind.
         """
-        save_encoder(Path(folder), self.backbone, self.tokenizer, self.pooling, self.layout, beside, replace=replace)
+        save_encoder(
+            Path(folder).expanduser(), self.backbone, self.tokenizer, self.pooling, self.layout, beside, replace=replace
+        )

@@ -18,7 +18,7 @@ import transformers
 from safetensors import SafetensorError
 
 from mirror.config import Pooling
-from mirror.encoder.backbone import quiet
+from mirror.encoder.backbone import FEWEST, quiet
 from mirror.encoder.dense import Dense, Normalize
 from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import TextPooling, stage_name
@@ -171,8 +171,10 @@ def _saved(folder: Path, config: Any) -> Saved | None:
 
 
 def _limit(path: Path, key: str, value: Any) -> int | None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise MirrorError(f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens or null.")
+    if value is not None and (type(value) is not int or value < FEWEST):
+        raise MirrorError(
+            f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens, at least {FEWEST}, or null."
+        )
     return value
 
 

@@ -13,6 +13,8 @@ from mirror.evaluation.residuals import residuals
 from mirror.evaluation.results import Errors, Results, SetErrors
 from mirror.report.details import kind_table, neighbour_table, worst_table
 from mirror.report.terminal import SEEN, SEEN_NOTE
+from mirror.runs.atomic import written_whole
+from mirror.runs.record import not_written
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,11 @@ def write_page(errors: Errors, columns: Sequence[str], path: Path, *, several: b
         words=list(next(iter(near.values()), {})),
         figure=lambda value: "–" if np.isnan(value) else f"{value:.2f}",
     )
-    path.write_text(html, encoding="utf-8")
+    try:
+        with written_whole(path) as partial:
+            partial.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise not_written(path.parent, error, path.name) from error
 
 
 def _plots(found: SetErrors, first: int) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mirror.evaluation.cosines import EDGES, Histograms
+from mirror.runs.atomic import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def draw_cosines(before: tuple[str, Histograms], after: tuple[str, Histograms], 
     occupied = np.flatnonzero(sum(np.array(v) for h in (before[1], after[1]) for s in sets for v in h[s].values()))
     axes[0][0].set_xlim(EDGES[occupied[0]] - 0.02, 1.02)
     axes[0][0].legend(fontsize=8, loc="upper left", frameon=False)
-    figure.savefig(path, dpi=130)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=130)
 
 
 def draw_geometry(curve: Mapping[str, list[float]], path: Path) -> None:
@@ -64,7 +66,8 @@ def draw_geometry(curve: Mapping[str, list[float]], path: Path) -> None:
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.set_xlabel("step")
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=130)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -165,8 +165,12 @@ def has_checkpoint(folder: Path) -> bool:
 
 def not_written(folder: Path, error: BaseException, name: str = "") -> MirrorError:
     """The error for a file that cannot be written, for example on a full disk."""
-    way = f"go on with resume={folder}" if has_checkpoint(folder) else "start again"
-    return MirrorError(f"{folder / name} cannot be written ({error}): free some space, then {way}.")
+    return MirrorError(f"{folder / name} cannot be written ({error}): free some space, then {way_on(folder)}.")
+
+
+def way_on(folder: Path) -> str:
+    """What to do about a run that has ended before its end."""
+    return f"go on with resume={folder}" if has_checkpoint(folder) else "start again"
 
 
 def record_failure(folder: Path, config: dict[str, Any], error: BaseException) -> None:

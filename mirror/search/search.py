@@ -35,7 +35,7 @@ def search(config: SearchConfig) -> None:
     Raises:
         MirrorError: there is no encoder or no text to search.
     """
-    folder = newest_encoder(Path(config.outputs)) if config.encoder is None else Path(config.encoder)
+    folder = newest_encoder(Path(config.outputs).expanduser()) if config.encoder is None else Path(config.encoder)
     if config.input is None:
         found = pydocs.functions()
         texts, shown = [f.summary for f in found], [f"[bold]{f.name}[/]\n{escape(f.summary)}" for f in found]
@@ -69,7 +69,7 @@ def _hits(encoder: MirrorEncoder, texts: list[str], config: SearchConfig) -> lis
     if not config.keep:
         return nearest(unit_vectors(encoder, texts), query, config.top)
     name = Path(config.input).stem if config.input else "pydocs"
-    vectors = kept_vectors(encoder, texts, name, Path(config.outputs) / STORE)  # (N, D)
+    vectors = kept_vectors(encoder, texts, name, Path(config.outputs).expanduser() / STORE)  # (N, D)
     return nearest(vectors, query, config.top)
 
 

@@ -73,9 +73,7 @@ class Grid(BasicSweeper):
         """
         assert self.config is not None
         if self.max_batch_size is not None and (type(self.max_batch_size) is not int or self.max_batch_size < 1):
-            raise MirrorError(
-                f"hydra.sweeper.max_batch_size={self.max_batch_size}: give a number, at least 1, or null."
-            )
+            raise MirrorError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: give a number above 0, or null.")
         if self.config.resume:
             raise MirrorError(f"resume={self.config.resume} goes on with one run and cannot be swept: leave out -m.")
         folder = Path(self.config.hydra.sweep.dir)
@@ -150,7 +148,10 @@ class Grid(BasicSweeper):
             config.hydra.job.num = number
         folder, name = Path(config.hydra.sweep.dir), run_id(config)
         if OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] != SUBDIR:  # type: ignore[call-overload, index]
-            return Job(quiet, name, folder / config.hydra.sweep.subdir, axes)
+            subdir = str(config.hydra.sweep.subdir)
+            if len(Path(subdir).parts) != 1 or subdir == "..":  # runs are looked for directly under the sweep's folder
+                raise MirrorError(f"hydra.sweep.subdir={subdir} is no name of a folder in {folder}: give a name.")
+            return Job(quiet, name, folder / subdir, axes)
         subdir = earlier_folder(folder, name) or folder_name(overrides, axes, name)
         return Job([*quiet, f"hydra.sweep.subdir={quoted(subdir)}"], name, folder / subdir, axes)
 

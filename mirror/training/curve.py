@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 HARDLY_MOVED = 0.05
 """A loss that falls by less than this share says that the learning rate does not suit the model."""
+SOON = 10
+"""Steps before which nothing is said of it."""
 
 
 class Curve(Callback):
@@ -27,14 +29,16 @@ class Curve(Callback):
     Args:
         record: of the run.
         every: steps between two looks at the losses: each look waits for the device.
+        rate: the learning rate, for the advice where the loss is flat.
     """
 
-    def __init__(self, record: RunRecord, every: int) -> None:
-        self.record, self.every = record, every
+    def __init__(self, record: RunRecord, every: int, rate: float | None) -> None:
+        self.record, self.every, self.rate = record, every, rate
         self.losses = list[float]()
         self.components = dict[str, list[float]]()
         """By name, of every step."""
         self._unseen = list[dict[str, Tensor]]()
+        self._halfway = self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -84,6 +88,10 @@ class Curve(Callback):
                         "trainer.precision=fp32."
                     )
 
+            if not self._halfway and SOON <= len(self.losses) < trainer.max_steps <= 2 * len(self.losses):
+                self._halfway = True
+                self._warn_if_flat(f" in half of the {trainer.max_steps} steps", "stop (Ctrl-C) and choose another; ")
+
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         """What has been computed is written all the same."""
         self._look(trainer)
@@ -110,21 +118,30 @@ class Curve(Callback):
         for tracker in trainer.loggers:
             tracker.log_metrics(found, step - 1)
 
-    def finish(self, rate: float | None) -> None:
-        """Store the ends of the curves; warn where the loss is flat, by the name of the rate."""
-        tenth = max(1, len(self.losses) // 10)
-        first, last = (sum(part) / tenth for part in (self.losses[:tenth], self.losses[-tenth:]))
+    def finish(self) -> None:
+        """Store the ends of the curves; warn where the loss is flat."""
+        first, last = _ends(self.losses)
         self.record["loss"] = {"first": first, "last": last}
         if self.components:
-            self.record["components"] = {
-                name: {"first": sum(values[:tenth]) / tenth, "last": sum(values[-tenth:]) / tenth}
-                for name, values in self.components.items()
-            }
-        if len(self.losses) >= 10 and last > first * (1 - HARDLY_MOVED):
+            ends = {name: _ends(values) for name, values in self.components.items()}
+            self.record["components"] = {name: {"first": one, "last": other} for name, (one, other) in ends.items()}
+        if len(self.losses) >= SOON:
+            self._warn_if_flat()
+
+    def _warn_if_flat(self, when: str = "", way_out: str = "") -> None:
+        """Say once that the loss has not fallen, and what may help."""
+        first, last = _ends(self.losses)
+        if last > first * (1 - HARDLY_MOVED) and not self._warned:
+            self._warned = True
+            rate = "" if self.rate is None else f"={self.rate:g}"
             log.warning(
-                "The loss hardly moved (%.4f to %.4f): optim.lr%s may not suit this model; small ones want "
-                "3e-4 to 1e-3.",
-                first,
-                last,
-                "" if rate is None else f"={rate:g}",
-            )
+                "The loss hardly moved%s (%.4f to %.4f): optim.lr%s may not suit this model; %ssmall ones want 3e-4 to "
+                "1e-3.",
+                when, first, last, rate, way_out,
+            )  # fmt: skip
+
+
+def _ends(values: list[float]) -> tuple[float, float]:
+    """Means of the first and of the last tenth."""
+    tenth = max(1, len(values) // 10)
+    return sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth

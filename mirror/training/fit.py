@@ -19,7 +19,7 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError, PrunedError
 from mirror.evaluation.sets import TestSet
 from mirror.losses.base import Loss
-from mirror.runs.record import CHECKPOINTS, TRAINABLE, RunRecord, not_written
+from mirror.runs.record import CHECKPOINTS, TRAINABLE, RunRecord, not_written, way_on
 from mirror.training.curve import Curve
 from mirror.training.hardware import Hardware, is_rank_zero
 from mirror.training.module import MirrorModule
@@ -61,7 +61,7 @@ def fit(
         MirrorError: the loss or the weights are not finite, or the memory does not suffice.
         PrunedError: the search that the run belongs to gives it up.
     """
-    curve = Curve(record, LOOK_EVERY[hardware.device])
+    curve = Curve(record, LOOK_EVERY[hardware.device], config.optim.get("lr"))
     callbacks: list[Callback] = [curve, *watch, Checkpointer(folder, config.checkpoint_every)]
     best = config.select is Select.best
     if validation is not None:
@@ -95,11 +95,6 @@ def fit(
         raise MirrorError(f"trainer=fsdp needs packed batches, which {encoder.name} does not take: use trainer=ddp.")
     elif config.trainer.strategy is Strategy.fsdp and adaptation and adaptation.adds_weights:
         raise MirrorError(f"trainer=fsdp shares no added weights out: use trainer=ddp with {part_name(config.adapt)}.")
-    elif config.trainer.strategy is Strategy.fsdp and encoder.pooling.layered:
-        raise MirrorError(
-            f"trainer=fsdp hides the layers that model.pooling={encoder.pooling.name} reads: use trainer=ddp, or "
-            "model.pooling=mean."
-        )
     trainer = build_trainer(
         config.trainer,
         hardware,
@@ -125,6 +120,12 @@ def fit(
         ) from error
     except OSError as error:
         raise not_written(folder, error) from error
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise MirrorError(
+            f"Another process of the run has ended, by a mistake of its own or a kill: {way_on(folder)}."
+        ) from error
     record[TRAINABLE] = learnt = _learnt(module, trainer)
     if config.trainer.strategy is Strategy.fsdp:
         unshard(encoder, trainer)
@@ -135,7 +136,7 @@ def fit(
     if best and is_rank_zero():
         watched.restore_best(module)
     encoder.to(hardware.device)  # Lightning leaves it on the CPU
-    curve.finish(config.optim.get("lr"))
+    curve.finish()
     log.info("%s", _learnt_in_words(learnt))
     return trainer.global_step, loss
 

@@ -50,13 +50,11 @@ class Measurements:
             asked = "select=best" if config.select is Select.best else "eval.curve"
             setting = "eval.validation" if config.select is Select.best else "eval.curve"
             try:
-                (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds)
+                (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds, setting=setting)
             except UnavailableError as error:
                 raise MirrorError(
                     f"{setting}={name} cannot be had: give eval.data_dir=…, or leave out {asked}."
                 ) from error
-            except MirrorError as error:
-                raise MirrorError(f"{setting}={name}: {str(error).removeprefix('eval.sets has ')}") from error
         if not needed:
             return []
         try:

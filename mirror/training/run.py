@@ -32,13 +32,14 @@ from mirror.report.pictures import PICTURE, draw_cosines
 from mirror.runs.record import CHECKPOINTS, TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
 from mirror.runs.stop import held
+from mirror.training.checks import check_loss, check_model
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
 from mirror.training.parts import build_adaptation, build_module, build_post, check_parts, perturbations
 from mirror.training.resume import InterruptedRun, interrupted_run, note_texts, repeatable
 from mirror.training.suited import note_suited, tuning_file
-from mirror.training.trackers import log_results, log_seeds, tracking
+from mirror.training.trackers import check_trackers, log_results, log_seeds, tracking
 from mirror.training.trainer import quieten, remove_checkpoints
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def train(
     rank_zero = is_rank_zero()  # under DDP every process runs this; one measures, prints and saves
     quieten(rank_zero)
     check_parts(config)
+    if not config.resume and (folder / ENCODER).exists():
+        raise MirrorError(f"{folder / ENCODER} exists already: nothing is overwritten, choose another folder.")
     hardware = choose_hardware(config.trainer)
     interrupted = interrupted_run(folder) if config.resume else None
     with ExitStack() as end, RunRecord(folder if rank_zero else None, plain(config), started) as record, tracking():
@@ -81,6 +84,8 @@ def train(
             record.content["seconds"]["import"] = round(time.time() - started, 3)
         if config.eval.errors:
             check_plotly()
+        if rank_zero:
+            check_trackers(config.logger)
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if interrupted:
             interrupted.note(record)
@@ -177,41 +182,19 @@ class Run:
             named = None if isinstance(model.pooling, Mapping) else model.pooling
             self.encoder = MirrorEncoder.load(model.path, named, max_tokens=model.max_tokens, setting="model.path")
             note_suited(self.config, self.encoder.backbone.config.to_dict(), self.record)
-            if batch.max_tokens > self.encoder.max_tokens:
-                raise MirrorError(
-                    f"batch.max_tokens={batch.max_tokens} is more than the {self.encoder.max_tokens} that "
-                    f"{self.encoder.name} takes: lower it."
-                )
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)
-            self._check_post()
+            check_model(self.config, self.encoder, len(self.table.pairs))
             given = {"layout": self.encoder.layout, "template": self.encoder.pooling.template}
             self.views = build(self.config.views, "aug", Views, max_tokens=batch.max_tokens, **given)
             with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
             build_adaptation(self.config, epoch_steps=1).check(self.encoder)
-            self._check_loss()
+            check_loss(self.config, self.encoder, len(self.table.pairs))
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
         self._pooling = self.encoder.pooling
         self._untouched = copy.deepcopy(self.encoder.state_dict()) if self.config.seeds > 1 else None
-
-    def _check_post(self) -> None:
-        size = (self.config.post or {}).get("dimensions")
-        most = min(self.encoder.dimension, len(self.table.pairs) - 1)
-        if isinstance(size, int) and size > most:
-            raise MirrorError(
-                f"post.dimensions={size}: {len(self.table.pairs)} texts with vectors of {self.encoder.dimension} span "
-                f"{most} at most; lower it, or give more texts."
-            )
-
-    def _check_loss(self) -> None:
-        """What a loss or a head does not take is told now too."""
-        config, texts = self.config, len(self.table.pairs)
-        if config.trainer.max_epochs:
-            in_all = texts * config.trainer.max_epochs
-            in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
-            build_module(config, self.encoder).loss.check_run(in_all)
 
     def _seed_pooling(self, seed: int) -> None:
         """A pooling of the user's own may have weights, which follow the seed."""

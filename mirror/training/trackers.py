@@ -29,6 +29,28 @@ _open: list[Logger] = []
 """Of the run that runs, beside the CSV curve."""
 
 
+def check_trackers(config: LoggerConfig) -> None:
+    """Tell before anything is read what ``build_trackers`` would tell only before the first step.
+
+    Raises:
+        MirrorError: a package is not installed, W&B refuses its settings, or MLflow cannot be used.
+    """
+    for tracker in dict.fromkeys(config.trackers):
+        if tracker is Tracker.wandb:
+            with _settings_of_wandb():
+                import wandb
+
+                wandb.Settings().update_from_env_vars(dict(os.environ))
+        elif tracker is Tracker.tensorboard:
+            _tensorboard(Path())
+        elif tracker is Tracker.mlflow:
+            with _mlflow_at(address := os.environ.get("MLFLOW_TRACKING_URI")):
+                import mlflow
+
+                if address:
+                    mlflow.MlflowClient(address).search_experiments(max_results=1)
+
+
 def build_trackers(config: LoggerConfig, folder: Path, settings: dict[str, Any]) -> list[Logger]:
     """The loggers of a run, with its settings handed to each.
 
@@ -139,37 +161,45 @@ def log_seeds(
             logger.log_metrics(deviations, step=record["steps"])
 
 
-def _wandb(config: LoggerConfig, folder: Path) -> Logger:
+@contextmanager
+def _settings_of_wandb() -> Iterator[None]:
+    """What W&B cannot be begun with becomes one sentence."""
     try:
-        import wandb
-        from pytorch_lightning.loggers import WandbLogger
+        yield
     except ImportError:
         raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
-    mode = config.mode.value
-    earlier = sorted((folder / "wandb").glob("*run-*-*"))
-    try:
-        if config.mode is WandbMode.auto:
-            mode = os.environ.get("WANDB_MODE", "online" if has_key() else "offline")
-        run = wandb.init(
-            project=config.project,
-            dir=folder,
-            id=earlier[-1].name.rpartition("-")[2] if earlier else None,  # a run that goes on
-            resume="allow" if earlier and mode == "online" else None,
-            group=config.group,
-            job_type=config.job_type,
-            tags=config.tags,
-            name=config.name or folder.name,
-            mode=mode,  # type: ignore[arg-type]
-            settings=wandb.Settings(silent=True, init_timeout=WANDB_TIMEOUT),
-        )
-    except wandb.Error as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
     except ValueError as error:  # of its settings, which it also reads from the environment
         reason = " ".join(str(error).split())
         raise MirrorError(
             f"W&B refuses its settings ({reason[:160]}): correct or unset WANDB_MODE and the like."
         ) from error
+
+
+def _wandb(config: LoggerConfig, folder: Path) -> Logger:
+    with _settings_of_wandb():
+        import wandb
+        from pytorch_lightning.loggers import WandbLogger
+
+        mode = config.mode.value
+        earlier = sorted((folder / "wandb").glob("*run-*-*"))
+        if config.mode is WandbMode.auto:
+            mode = os.environ.get("WANDB_MODE", "online" if has_key() else "offline")
+        try:
+            run = wandb.init(
+                project=config.project,
+                dir=folder,
+                id=earlier[-1].name.rpartition("-")[2] if earlier else None,  # a run that goes on
+                resume="allow" if earlier and mode == "online" else None,
+                group=config.group,
+                job_type=config.job_type,
+                tags=config.tags,
+                name=config.name or folder.name,
+                mode=mode,  # type: ignore[arg-type]
+                settings=wandb.Settings(silent=True, init_timeout=WANDB_TIMEOUT),
+            )
+        except wandb.Error as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MirrorError(f"W&B does not answer ({reason}): set logger.mode=offline and sync later.") from error
     # As Lightning does for a run that it begins itself: the axis of every chart is the step of the training.
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP, step_sync=True)
@@ -190,21 +220,29 @@ def _tensorboard(folder: Path) -> Logger:
 
 
 def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
-    from pytorch_lightning.loggers import MLFlowLogger
-
     # One database beside the runs, so that a sweep is together; a server where the environment names one.
     beside = folder.resolve().parent
     address = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{beside / 'mlflow.db'}")
+    with _mlflow_at(address):
+        from pytorch_lightning.loggers import MLFlowLogger
+
+        logger = MLFlowLogger(
+            experiment_name=config.project,
+            run_name=config.name or folder.name,
+            tracking_uri=address,
+            artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
+            tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},
+        )
+        _ = logger.experiment  # makes the run there
+    return logger
+
+
+@contextmanager
+def _mlflow_at(address: str | None) -> Iterator[None]:
+    """What MLflow refuses becomes one sentence, at the first attempt."""
     try:
         with _at_once():
-            logger = MLFlowLogger(
-                experiment_name=config.project,
-                run_name=config.name or folder.name,
-                tracking_uri=address,
-                artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
-                tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},
-            )
-            _ = logger.experiment  # makes the run there
+            yield
     except ModuleNotFoundError:
         raise MirrorError("logger=mlflow needs the package mlflow: pip install 'mirror-encoders[mlflow]'.") from None
     except Exception as error:  # of a server or a database, whose libraries name it in many ways
@@ -212,7 +250,6 @@ def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
         raise MirrorError(
             f"MLflow cannot be used ({reason[:200]}): correct or unset MLFLOW_TRACKING_URI, or start its server."
         ) from error
-    return logger
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def mirror_tune(
     chosen = f"model={model}" if named_model(model) else f"model.path={quoted(model)}"
     config = compose("train", ["eval=none", "data.size=null", "data.path=null", *typed, chosen])
     if output is not None:
-        folder = Path(output)
+        folder = Path(output).expanduser()
         if folder.exists():
             raise MirrorError(f"{folder} exists already: nothing is overwritten, choose another output.")
         try:

@@ -150,9 +150,17 @@ def test_folder_of_others_is_never_emptied(command: Command, runs: Runs, there: 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("model: {}")
     before = {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")}
-    result = command("train", "-m", "seed=1,2", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../data")
-    assert_refused(result, "../data, which holds", "hydra.sweep.subdir")
+    result = command("train", "-m", "seed=1,2", "hydra.sweep.dir=.", "hydra.sweep.subdir=data")
+    assert_refused(result, "data, which holds", "hydra.sweep.subdir")
     assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == before
+    assert runs.configs == []
+
+
+@pytest.mark.parametrize("subdir", ["../texts.txt/x", "../data", "texts.txt/x", "/tmp", ".", ".."])
+def test_runs_lie_directly_in_the_folder_of_the_sweep(command: Command, runs: Runs, subdir: str) -> None:
+    """Where they are looked for; elsewhere they would be made, and then be reported as missing."""
+    result = command("train", "-m", "seed=1,2", "hydra.sweep.dir=sweep", f"hydra.sweep.subdir={subdir}")
+    assert_refused(result, f"hydra.sweep.subdir={subdir} is no name of a folder in sweep")
     assert runs.configs == []
 
 

@@ -23,8 +23,10 @@ from mirror.evaluation.sets import load_sets
 from mirror.losses.infonce import info_nce
 from mirror.runs.atomic import SCRATCH
 from mirror.runs.record import by_step
+from mirror.training.module import MirrorModule
+from mirror.training.run import train
 from tests.conftest import ROOT, SENTENCES
-from tests.helpers import THREE_STEPS, curve, equal, go, metrics, weights
+from tests.helpers import THREE_STEPS, curve, equal, go, metrics, small, weights
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +219,56 @@ def test_flat_loss(rate: str, flat: bool, tiny_bert: Path, tmp_path: Path, caplo
     go(tiny_bert, tmp_path / "run", *overrides, texts=list(pairwise(SENTENCES)))
     assert ("The loss hardly moved" in caplog.text) is flat
     assert (f"optim.lr={float(rate):g}" in caplog.text) is flat
+
+
+def test_flat_loss_is_told_halfway(
+    tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, while there is still something to save."""
+    told: list[int] = []
+
+    def step(self: MirrorModule, *arguments: Any) -> None:
+        told.append(caplog.text.count("The loss hardly moved"))
+
+    monkeypatch.setattr(MirrorModule, "on_train_batch_start", step)
+    overrides = ("aug=none", "aug.dropout=0", "batch.size=48", "trainer.max_epochs=24", "optim.lr=1e-8")
+    go(tiny_bert, tmp_path / "run", *overrides, texts=list(pairwise(SENTENCES)))
+    assert told == [0] * 12 + [1] * 12
+    assert caplog.text.count("The loss hardly moved in half of the 24 steps") == caplog.text.count("hardly moved") == 1
+
+
+@pytest.mark.parametrize("pooling", ["first_last", "layers"])
+def test_fsdp_refuses_poolings_of_layers_before_anything_is_measured(
+    pooling: str, tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = ["trainer=fsdp", "trainer.accelerator=cpu", f"model.pooling={pooling}", "eval=stsb"]
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(MirrorError, match=f"trainer=fsdp hides the layers that model.pooling={pooling} reads"),
+    ):
+        go(tiny_bert, tmp_path / "run", *overrides, f"eval.data_dir='{eval_dir}'")
+    assert "measuring" not in caplog.text
+
+
+def test_a_folder_with_an_encoder_is_refused_before_anything_is_read(tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "encoder").mkdir()
+    with pytest.raises(MirrorError, match="encoder exists already: nothing is overwritten"):
+        train(small(tiny_bert, "data.path=nothing.txt"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.parametrize("followed", [["eval.curve=nosuch"], ["select=best", "eval.validation=nosuch"]])
+def test_no_such_set_to_follow(followed: list[str], tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    setting = followed[-1].partition("=")[0]
+    with pytest.raises(MirrorError, match=f"^{setting} has 'nosuch', which is no set; choose among sts12"):
+        go(tiny_bert, tmp_path / "run", "eval=stsb", f"eval.data_dir='{eval_dir}'", *followed)
+
+
+def test_the_set_to_follow_is_not_the_one_of_the_best(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    """``eval.validation`` is read by ``select=best`` alone."""
+    followed = ["eval.curve=stsb-test", "eval.validation=nosuch", "eval.every=1"]
+    go(tiny_bert, tmp_path / "run", f"eval.data_dir='{eval_dir}'", *followed)
+    assert len(curve(tmp_path / "run", "val/stsb-test")) == 3
 
 
 def test_tuning_that_harms_is_told(

@@ -15,7 +15,7 @@ import pytest
 
 from mirror import MirrorError
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
-from mirror.training.trackers import build_trackers, close_trackers
+from mirror.training.trackers import build_trackers, check_trackers, close_trackers
 from tests.conftest import ROOT, SENTENCES
 from tests.helpers import go, metrics
 
@@ -290,5 +290,15 @@ def test_package_that_is_not_installed(tracker: Tracker, tmp_path: Path, monkeyp
     for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard.{name}", False)
     monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", False)
-    with pytest.raises(MirrorError, match=rf"pip install 'mirror-encoders\[{tracker.value}\]'"):
-        build_trackers(LoggerConfig([tracker]), tmp_path, {})
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    for told in (check_trackers, lambda config: build_trackers(config, tmp_path, {})):
+        with pytest.raises(MirrorError, match=rf"pip install 'mirror-encoders\[{tracker.value}\]'"):
+            told(LoggerConfig([tracker]))
+
+
+def test_wandb_that_is_disabled(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By W&B itself: the run goes on, and nothing is kept."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    go(tiny_bert, tmp_path / "run", "logger=wandb")
+    assert metrics(tmp_path / "run")["status"] == "finished"
+    assert not (tmp_path / "run" / "wandb").exists()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mirror.evaluation.sets import Score, pairs
 from tests.helpers import curve, equal, go, metrics, weights
 
 
@@ -52,3 +53,25 @@ def test_collapse_is_told_while_it_happens(
     bound = (1 + course["anisotropy"][0]) / 2
     first = next(step for step, value in zip(course["step"], course["anisotropy"], strict=True) if value > bound)
     assert f"at step {first} two different texts have a mean cosine of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ([50, 60, 57, 57.5], "has fallen from 60.00 to 57.50 by step 4. Stop (Ctrl-C)"),
+        ([50, 60, 57, 59], ""),  # up again
+        ([50, 60, 58.5, 58.5], ""),  # within the noise
+    ],
+)
+def test_a_score_that_falls_is_told_while_it_happens(
+    scores: list[float], told: str, tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Once, with the set's name and the way out."""
+    measured = iter([*scores, *scores[-1:] * 8])
+    monkeypatch.setattr(pairs.PairSet, "score", lambda self, encode: Score("all", 20, {"all": next(measured)}))
+    followed = ["eval.curve=stsb-dev", "eval.every=1", "trainer.max_epochs=2", f"eval.data_dir='{eval_dir}'"]
+    go(tiny_bert, tmp_path / "run", *followed)
+    assert caplog.text.count("Tuning does harm: stsb-dev") == bool(told)
+    assert told in caplog.text
+    assert ("or keep the best weights with select=best" in caplog.text) is bool(told)

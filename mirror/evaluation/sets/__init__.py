@@ -22,7 +22,11 @@ set. ``eval.kinds`` adds modules of a user's own, which take precedence."""
 
 
 def load_sets(
-    names: Sequence[str], data_dir: str | None, dictionary: str | None = None, kinds: Sequence[str] = ()
+    names: Sequence[str],
+    data_dir: str | None,
+    dictionary: str | None = None,
+    kinds: Sequence[str] = (),
+    setting: str = "eval.sets",
 ) -> list[TestSet]:
     """The named sets.
 
@@ -31,6 +35,7 @@ def load_sets(
         data_dir: folder with ``sts/``, ``word/`` and others; None is the hub.
         dictionary: of the concepts that files of mentions are linked to; None is the one in the same folder.
         kinds: modules of further kinds of files, by their full names.
+        setting: that names them, for messages.
 
     Raises:
         UnavailableError: no folder is given, and the hub does not answer or does not have a set.
@@ -42,7 +47,7 @@ def load_sets(
     unknown = [name for name in names if name not in SETS and "/" not in name and not name.endswith(SUFFIX)]
     if unknown:
         raise MirrorError(
-            f"eval.sets has {unknown[0]!r}, which is no set; choose among {', '.join(SETS)}, or name a {SUFFIX} file."
+            f"{setting} has {unknown[0]!r}, which is no set; choose among {', '.join(SETS)}, or name a {SUFFIX} file."
         )
     if dictionary and not hub.local_path(dictionary).is_file():
         raise MirrorError(f"eval.dictionary={dictionary} is no file: give a .tsv with the concepts and their names.")

@@ -1,0 +1,39 @@
+"""What a loaded model cannot do, told before it is measured and trained."""
+
+from mirror.config import Strategy, TrainConfig
+from mirror.encoder.encoder import MirrorEncoder
+from mirror.errors import MirrorError
+from mirror.training.parts import build_module
+
+
+def check_model(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:
+    """Check the settings of a run against its model; ``texts`` is the number of training texts.
+
+    Raises:
+        MirrorError: the model cannot follow one.
+    """
+    if config.batch.max_tokens > encoder.max_tokens:
+        raise MirrorError(
+            f"batch.max_tokens={config.batch.max_tokens} is more than the {encoder.max_tokens} that {encoder.name} "
+            "takes: lower it."
+        )
+    if config.trainer.strategy is Strategy.fsdp and encoder.pooling.layered:
+        raise MirrorError(
+            f"trainer=fsdp hides the layers that model.pooling={encoder.pooling.name} reads: use trainer=ddp, or "
+            "model.pooling=mean."
+        )
+    size = (config.post or {}).get("dimensions")
+    most = min(encoder.dimension, texts - 1)
+    if isinstance(size, int) and size > most:
+        raise MirrorError(
+            f"post.dimensions={size}: {texts} texts with vectors of {encoder.dimension} span {most} at most; lower it, "
+            "or give more texts."
+        )
+
+
+def check_loss(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:
+    """The same for what the loss or the head does not take, which are built for it."""
+    if config.trainer.max_epochs:
+        in_all = texts * config.trainer.max_epochs
+        in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
+        build_module(config, encoder).loss.check_run(in_all)

@@ -545,7 +545,7 @@ def test_encode_by_the_name_of_a_model(command: Command, tmp_path: Path) -> None
         ("train", ["logger.project=a/b"], ["logger.project=a/b"]),
         ("train", ["data.split=test"], ["data.split=test is for data sets of the hub"]),
         ("train", ["data.name=x"], ["data.name=x is for data sets of the hub"]),
-        ("train", ["select=best", "eval.validation=nosuch"], ["eval.validation=nosuch", "no set"]),
+        ("train", ["select=best", "eval.validation=nosuch"], ["eval.validation has 'nosuch'", "no set"]),
         ("train", ["select=best"], ["eval.validation=stsb-dev", "or leave out select=best"]),
         ("train", ["eval.dictionary=/nope"], ["eval.dictionary=/nope is no file"]),
         ("pretrain", ["model.layers=1000000"], ["model.layers=1000000", "from 1 to 1000"]),

@@ -187,7 +187,7 @@ def test_one_of_several_processes_speaks(
     assert result.code == 1
     assert result.err.count("error: ") == 1
     assert "Traceback" not in result.err
-    assert waited == [PATIENCE] * rank
+    assert waited.count(PATIENCE) == rank  # threads of libraries sleep too
     assert (rank == 0) or not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -200,7 +200,7 @@ def test_signs_that_a_terminal_lacks(
         monkeypatch.setattr(sys, stream, io.TextIOWrapper(raw, "ascii", "strict", write_through=True))
     result = command("evaluate", f"encoder={encoder}", "eval.sets=[stsb-dev]", f"eval.data_dir={eval_dir}")
     assert result.code == 0
-    assert "mean pooling, x 100 (Spearman" in result.err
+    assert "mean pooling, x 100 (Spearman" in " ".join(result.err.split())  # wrapped where the folder's name is long
     assert " -----" in result.err
     assert " .. " in result.err
     assert result.err.isascii()

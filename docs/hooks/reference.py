@@ -26,6 +26,8 @@ from mirror.config.parts import TARGET, located
 RATE_MEANINGS = {
     "dropout": "Share of the network's units that are 0 in a training step.",
     "drophead": "Share of the attention heads that are 0 in a training step.",
+    "layer_decay": "The rate of each layer over that of the layer above it; 1 is the same rate for all.",
+    "scale_with_batch": "Batch that the rate is meant for: with another `batch.size` it grows in proportion.",
     "warmup_steps": "Steps in which the rate rises from 0.",
 }
 """Settings that several files share, and no signature describes."""

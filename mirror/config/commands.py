@@ -99,6 +99,7 @@ class ExportConfig:
     """A smaller encoder: ``scripts/export.py``."""
 
     encoder: str = "???"
+    """Saved encoder."""
     weights: Precision = Precision.fp32
     """How the backbone's weights are saved: ``fp16`` and ``bf16`` are half as large, and rounded."""
     dimensions: int | None = None

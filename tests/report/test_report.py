@@ -178,7 +178,7 @@ def test_failed_attempt_does_not_hide_the_finished_one(tmp_path: Path) -> None:
 def test_what_is_no_run_is_named(sweep: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(sweep, folder)
-    some = sorted(folder.iterdir())
+    some = [path for path in sorted(folder.iterdir()) if '"finished"' in (path / "metrics.json").read_text("utf-8")]
     (some[0] / "metrics.json").write_text('{"status": "fini', encoding="utf-8")
     shutil.copytree(some[1], folder / "copy")
     for name, content in {"foreign": [1], "evaluated": {"status": "finished", "config": {"encoder": "x"}}}.items():

@@ -59,6 +59,8 @@ def places(tiny_bert: Path, eval_dir: Path, tmp_path_factory: pytest.TempPathFac
         (here / f"{name}.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     run = here / "outputs" / "train" / "earlier"
     MirrorEncoder.load(tiny_bert, "mean").save(run / "encoder")
+    for name in ("one", "another"):  # of the soup
+        MirrorEncoder.load(tiny_bert, "mean").save(here / name / "encoder")
     content = {"status": "finished", "config": {"task": "sentence", "model": {"path": str(tiny_bert)}}}
     (run / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     (here / "tests" / "sts").mkdir(parents=True)
@@ -72,6 +74,8 @@ def places(tiny_bert: Path, eval_dir: Path, tmp_path_factory: pytest.TempPathFac
         "outputs/…/encoder": run / "encoder",
         "/some/local/folder": tiny_bert,
         "bert-base-uncased": tiny_bert,
+        "one/encoder": here / "one" / "encoder",
+        "another/encoder": here / "another" / "encoder",
         "/some/test/sets": here / "tests",
         ".": here,
     }

@@ -46,14 +46,14 @@ def check_ranks() -> None:
             raise MirrorError(f"{name}={value} in the environment is no number of processes: unset {name}.")
 
 
-def _ranks() -> list[str]:
+def ranks() -> list[str]:
     """The variables by which this is another process of a run than the first."""
     return [name for name in RANKS if _number(name, 0) > 0]
 
 
 def spoken_for() -> bool:
     """Whether this process is one of several, and another one, the first, tells what they all meet."""
-    return bool(_ranks()) and max(_number(name, 1) for name in COUNTS) > 1
+    return bool(ranks()) and max(_number(name, 1) for name in COUNTS) > 1
 
 
 def let_first_speak() -> None:
@@ -100,7 +100,7 @@ class RunFolder(Callback):
 
 def follower(config: DictConfig) -> bool:
     """Whether this is another process of a run than the first, which makes the folder; exits where it only seems so."""
-    named, trainer = _ranks(), config.get("trainer")
+    named, trainer = ranks(), config.get("trainer")
     wanted, started = (trainer.devices * trainer.nodes if trainer else 1), _number("WORLD_SIZE", 1)
     if named and wanted < 2 and not spoken_for():
         sys.exit(

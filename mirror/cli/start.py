@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mirror.cli.arguments import at_home, with_paths
-from mirror.cli.folder import check_ranks, let_first_speak, locks, spoken_for
+from mirror.cli.folder import check_ranks, let_first_speak, locks, ranks, spoken_for
 from mirror.cli.refusals import refusal
 from mirror.cli.terminal import readable
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
@@ -125,7 +125,7 @@ def _stoppable(ways_on: list[str]) -> Iterator[None]:
             number = _stopped_by(error)
             if number is None:
                 raise
-            if not spoken_for():
+            if not ranks():  # Lightning takes WORLD_SIZE away when it has ended its processes
                 told = [str(error)] if isinstance(error, KeyboardInterrupt) and error.args else ways_on  # a sweep's own
                 print(": ".join(["interrupted", *told]), file=sys.stderr)
             sys.exit(128 + number)

@@ -20,15 +20,13 @@ from mirror.evaluation.contamination import AUDIT
 from mirror.evaluation.sets import TestSet, load_sets
 from mirror.evaluation.sets.score import cosines
 from mirror.report.console import new_table, printed
-from mirror.runs.record import RunRecord
+from mirror.runs.record import ENCODER, RunRecord
 
 log = logging.getLogger(__name__)
 
 KINDS = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
 KEPT = ("README.md", AUDIT, TUNING)
 """Files that the smaller encoder takes over."""
-ENCODER = "encoder"
-"""Folder of the encoder within a run's folder."""
 Vectors = dict[str, NDArray[np.float32]]
 
 

@@ -17,12 +17,10 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.evaluation.sets import TestSet, load_sets
 from mirror.report.console import new_table, printed
-from mirror.runs.record import RunRecord
+from mirror.runs.record import ENCODER, RunRecord
 
 log = logging.getLogger(__name__)
 
-ENCODER = "encoder"
-"""Folder of the encoder within a run's folder."""
 State = dict[str, Tensor]
 
 

@@ -191,6 +191,26 @@ def test_one_of_several_processes_speaks(
     assert (rank == 0) or not (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_several_processes_tells_of_the_interruption(
+    command: Command, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    """Also when Lightning has taken WORLD_SIZE out of the environment, as it does at the end of its processes."""
+    (tmp_path / "run").mkdir()
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+
+    def interrupted(*arguments: object, **settings: object) -> None:
+        monkeypatch.delenv("WORLD_SIZE")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mirror.training.run.train", interrupted)
+    arguments = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "hydra.run.dir=run"]
+    result = command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, *arguments)
+    assert result.code == 128 + signal.SIGINT
+    assert result.err.count("interrupted") == 1 - rank
+
+
 def test_signs_that_a_terminal_lacks(
     command: Command, encoder: Path, eval_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,4 @@
-"""Settings of the commands that use encoders and runs: evaluate, encode, search, export, soup,
-report."""
+"""Settings of the commands that use encoders and runs: evaluate, encode, search, export, soup, report."""
 
 from dataclasses import dataclass, field
 from typing import Any

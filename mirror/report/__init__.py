@@ -11,7 +11,7 @@ from mirror.report.files import latex, markdown, runs_csv, table_csv
 from mirror.report.page import how_they_ended, page
 from mirror.report.papers import draw
 from mirror.report.runs import collect
-from mirror.report.search import search_figures
+from mirror.report.study import study_figures
 from mirror.report.summary import summary_table
 from mirror.report.table import compare
 from mirror.report.workspace import save, workspace
@@ -70,7 +70,7 @@ def _write(config: ReportConfig, folders: list[Path], target: Path, every: int |
         raise MirrorError(
             f"output={target} holds {others[0]}, which no report made: nothing is overwritten, choose another folder."
         )
-    searches = search_figures(folders) if find_spec("plotly") else []
+    searches = study_figures(folders) if find_spec("plotly") else []
     labels = {name: label for name, _, label in (text.partition("=") for text in config.labels)}
     texts = {
         # First, since it marks the folder.

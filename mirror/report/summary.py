@@ -6,11 +6,10 @@ from mirror.report.console import new_table, printed
 from mirror.report.files import figure, signed
 from mirror.report.runs import Run
 from mirror.report.table import Comparison, compare, shown
+from mirror.runs.record import ENCODER
 
 ROWS = 10
 """Most rows printed; the report has them all."""
-ENCODER = "encoder"
-"""Folder of the encoder within a run's."""
 
 
 def summary_table(runs: Sequence[Run]) -> str:

@@ -49,6 +49,8 @@ from mirror.version import __version__
 METRICS = "metrics.json"
 CHECKPOINTS = "checkpoints"
 """Folder within a run's folder, removed once the run is finished."""
+ENCODER = "encoder"
+"""Folder of the encoder within a run's folder."""
 CURVE = "curve"
 """Folder of the loss curve, ``metrics.csv``."""
 TUNED = "tuned"

@@ -19,7 +19,7 @@ from mirror.encoder.device import place
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.report.console import new_table
-from mirror.runs.record import METRICS, TUNED
+from mirror.runs.record import ENCODER, METRICS, TUNED
 from mirror.runs.registry import read_run
 from mirror.search.vectors import Hit, kept_vectors, nearest, unit_vectors
 
@@ -85,7 +85,7 @@ def newest_encoder(outputs: Path) -> Path:
             f"There is no finished sentence encoder under outputs={outputs}: run scripts/train.py experiment=demo "
             "first, or give encoder=…"
         )
-    return max(found, key=lambda path: path.stat().st_mtime).parent / "encoder"
+    return max(found, key=lambda path: path.stat().st_mtime).parent / ENCODER
 
 
 def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
@@ -105,4 +105,4 @@ def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
 def _is_sentence_run(folder: Path) -> bool:
     run = read_run(folder)
     finished = run is not None and run["status"] == "finished" and run["config"].get("task") == Task.sentence.value
-    return finished and (folder / "encoder").is_dir()
+    return finished and (folder / ENCODER).is_dir()

@@ -1,9 +1,10 @@
 """What a loaded model cannot do, told before it is measured and trained."""
 
 from mirror.config import Strategy, TrainConfig
+from mirror.config.parts import part_name
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.training.parts import build_module
+from mirror.training.parts import build_adaptation, build_module
 
 
 def check_model(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:
@@ -29,6 +30,14 @@ def check_model(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None
             f"post.dimensions={size}: {texts} texts with vectors of {encoder.dimension} span {most} at most; lower it, "
             "or give more texts."
         )
+
+
+def check_adaptation(config: TrainConfig, encoder: MirrorEncoder) -> None:
+    """The same for the way in which its weights move."""
+    adaptation = build_adaptation(config, epoch_steps=1)
+    if config.trainer.strategy is Strategy.fsdp and adaptation.adds_weights:
+        raise MirrorError(f"trainer=fsdp shares no added weights out: use trainer=ddp with {part_name(config.adapt)}.")
+    adaptation.check(encoder)
 
 
 def check_loss(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:

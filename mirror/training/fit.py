@@ -12,7 +12,6 @@ from pytorch_lightning.callbacks import Callback
 
 from mirror.adapt import Adaptation
 from mirror.config import Select, Strategy, TrainConfig, plain
-from mirror.config.parts import part_name
 from mirror.data.batches import BatchKey, MirroredPairs
 from mirror.data.module import MirrorData
 from mirror.encoder.encoder import MirrorEncoder
@@ -93,8 +92,6 @@ def fit(
         freeze_unused(encoder, data.pairs)
     elif config.trainer.strategy is Strategy.fsdp and not data.pairs[BatchKey(0, 0)].sides[0][0][0].packed:
         raise MirrorError(f"trainer=fsdp needs packed batches, which {encoder.name} does not take: use trainer=ddp.")
-    elif config.trainer.strategy is Strategy.fsdp and adaptation and adaptation.adds_weights:
-        raise MirrorError(f"trainer=fsdp shares no added weights out: use trainer=ddp with {part_name(config.adapt)}.")
     trainer = build_trainer(
         config.trainer,
         hardware,

@@ -29,10 +29,10 @@ from mirror.report.card import model_card
 from mirror.report.console import time_line
 from mirror.report.errors import check_plotly
 from mirror.report.pictures import PICTURE, draw_cosines
-from mirror.runs.record import CHECKPOINTS, TUNED, RunRecord
+from mirror.runs.record import CHECKPOINTS, ENCODER, TUNED, RunRecord
 from mirror.runs.sharing import fingerprint, shared
 from mirror.runs.stop import held
-from mirror.training.checks import check_loss, check_model
+from mirror.training.checks import check_adaptation, check_loss, check_model
 from mirror.training.fit import BEST, fit
 from mirror.training.hardware import Hardware, choose_hardware, is_rank_zero
 from mirror.training.measure import Measurements
@@ -43,9 +43,6 @@ from mirror.training.trackers import check_trackers, log_results, log_seeds, tra
 from mirror.training.trainer import quieten, remove_checkpoints
 
 log = logging.getLogger(__name__)
-
-ENCODER = "encoder"
-"""Folder of the tuned encoder within a run's folder."""
 
 
 def train(
@@ -189,7 +186,7 @@ class Run:
             self.views = build(self.config.views, "aug", Views, max_tokens=batch.max_tokens, **given)
             with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
-            build_adaptation(self.config, epoch_steps=1).check(self.encoder)
+            check_adaptation(self.config, self.encoder)
             check_loss(self.config, self.encoder, len(self.table.pairs))
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)

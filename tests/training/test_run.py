@@ -250,6 +250,15 @@ def test_fsdp_refuses_poolings_of_layers_before_anything_is_measured(
     assert "measuring" not in caplog.text
 
 
+def test_fsdp_refuses_added_weights_before_anything_is_measured(
+    tiny_bert: Path, eval_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = ["trainer=fsdp", "trainer.accelerator=cpu", "adapt=lora", "model.pooling=mean", "eval=stsb"]
+    with caplog.at_level(logging.INFO), pytest.raises(MirrorError, match="trainer=fsdp shares no added weights out"):
+        go(tiny_bert, tmp_path / "run", *overrides, f"eval.data_dir='{eval_dir}'")
+    assert "measuring" not in caplog.text
+
+
 def test_a_folder_with_an_encoder_is_refused_before_anything_is_read(tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
     with pytest.raises(MirrorError, match="encoder exists already: nothing is overwritten"):

@@ -28,11 +28,11 @@ def searched(folder: Path) -> None:
     study.optimize(score, n_trials=40)
 
 
-def test_search_figures(tmp_path: Path) -> None:
-    from mirror.report.search import search_figures
+def test_study_figures(tmp_path: Path) -> None:
+    from mirror.report.study import study_figures
 
     searched(tmp_path)
-    history, importances, trials = search_figures([tmp_path, tmp_path / "elsewhere"])
+    history, importances, trials = study_figures([tmp_path, tmp_path / "elsewhere"])
     titles = [figure.title.removeprefix("Search by stsb-dev: ") for figure in (history, importances, trials)]
     assert titles == ["history", "importances", "every trial"]
     assert len(history.plot.data[0].x) == 40
@@ -50,7 +50,7 @@ def test_stands_in_the_report(tmp_path: Path) -> None:
 
 
 def test_damaged_study(tmp_path: Path) -> None:
-    from mirror.report.search import search_figures
+    from mirror.report.study import study_figures
 
     (tmp_path / "search.db").write_text("no database")
-    assert search_figures([tmp_path]) == []
+    assert study_figures([tmp_path]) == []

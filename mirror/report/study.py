@@ -17,7 +17,7 @@ AXES = 12
 """Most axes of parallel coordinates that can be told apart."""
 
 
-def search_figures(folders: Sequence[Path]) -> "list[Figure]":
+def study_figures(folders: Sequence[Path]) -> "list[Figure]":
     """History, importances and parallel coordinates of each study directly in the folders, and the trade-off of two
     objectives; none without Optuna."""
     paths = [folder / STUDY for folder in folders if (folder / STUDY).is_file()]

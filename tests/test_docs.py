@@ -62,7 +62,8 @@ def test_shown_command_composes(command: str) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from mirror.config.compose import register_schemas
+    from mirror.config.compose import register_schemas, settings
+    from mirror.training.parts import check_parts
 
     words = shlex.split(command.partition("scripts/train.py")[2], comments=True)
     # Several values of an axis, and ranges of a search, are a sweep's: each command composes with the first of them.
@@ -71,7 +72,7 @@ def test_shown_command_composes(command: str) -> None:
     register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose("train", overrides=single, return_hydra_config=False)
+        check_parts(settings(compose("train", overrides=single)))
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,8 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra; ``conf/*.yaml`` name them first in their defaults lists."""
+    # Hydra copies the store for every group that --help lists. Sharing it is safe: what is loaded from it is a copy.
+    setattr(ConfigStore, "__deepcopy__", lambda store, _: store)  # noqa: B010 - mypy knows no such method
     for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_folder", lambda resumed, new: resumed or new, replace=True)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirror.runs.registry import STUDY
+
 if TYPE_CHECKING:
     from mirror.report.figures import Figure
 
 log = logging.getLogger(__name__)
 
-STUDY = "search.db"
-"""Where ``sweep=optuna`` keeps its study, in the folder of the sweep."""
 AXES = 12
 """Most axes of parallel coordinates that can be told apart."""
 

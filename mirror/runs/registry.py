@@ -32,6 +32,8 @@ NEUTRAL = (
 )
 """Settings that do not change a run's results."""
 
+STUDY = "search.db"
+"""Where ``sweep=optuna`` keeps its study, in the folder of the sweep."""
 LOCK = ".lock"
 LEFT = (
     METRICS, CURVE, f"{SCRATCH}*", "checkpoints", "best", "encoder", "seed-*", "cosines.png", "geometry.png",

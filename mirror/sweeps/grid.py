@@ -96,7 +96,8 @@ class Grid(BasicSweeper):
     def _changed(self, runs: Iterable[dict[str, Any]]) -> set[str]:
         """The identities of finished runs whose own parts had other code, which the user is told."""
         assert self.config is not None
-        found = {identity(run["config"]): changed_parts(run) for run in runs if run["status"] == "finished"}
+        ended = [run for run in runs if run["status"] in ("finished", "pruned")]
+        found = {identity(run["config"]): changed_parts(run) for run in ended}
         changed = {name for name, modules in found.items() if modules}
         if changed:
             modules = ", ".join(sorted({module for modules in found.values() for module in modules}))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from hydra.core.override_parser.types import Override
 
 from mirror.config.compose import quoted
 from mirror.errors import MirrorError
+from mirror.runs.atomic import written_whole
 from mirror.runs.record import TUNED, headline
-from mirror.runs.registry import runs_in
+from mirror.runs.registry import STUDY, runs_in
 from mirror.sweeps.grid import Grid, only_sweep
 
 log = logging.getLogger(__name__)
@@ -77,21 +78,26 @@ class OptunaSearch(Grid):
             f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items() if key not in space
         ]
         folder = Path(self.config.hydra.sweep.dir)
-        storage, name = f"sqlite:///{folder.resolve() / 'search.db'}", f"{self.score}{' and time' if self.time else ''}"
+        name = f"{self.score}{' and time' if self.time else ''}"
+        directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with only_sweep(folder):
+            storage = _storage(folder / STUDY)
             try:
                 study = optuna.create_study(
-                    storage=storage,
-                    study_name=name,
-                    directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + self.time],
-                    load_if_exists=True,
+                    storage=storage, study_name=name, directions=directions, load_if_exists=True
                 )
             except Exception as error:  # of the database, whose library names it in many ways
                 raise MirrorError(
-                    f"{folder / 'search.db'} cannot be read ({type(error).__name__}): move it away, or choose another "
+                    f"{folder / STUDY} cannot be read ({type(error).__name__}): move it away, or choose another "
                     "hydra.sweep.dir=…."
                 ) from error
+            changed = self._changed(runs_in(folder).values())
+            again = changed if self.config.retry_changed else set()
+            told = study.trials if again else []
+            if stale := [trial for trial in told if self._job([*fixed, *_drawn(trial)], 0, space).name in again]:
+                _propose_again(folder / STUDY, study, stale)
+                study = optuna.load_study(storage=storage, study_name=name)
             # Added trials need another seed: the same one would draw the same points again.
             study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
             for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
@@ -103,12 +109,16 @@ class OptunaSearch(Grid):
                 asked = [study.ask(space) for _ in range(min(size, self.trials - start))]
                 jobs = []
                 for trial in asked:
-                    drawn = [f"{key}={value}" for key, value in trial.params.items()]
                     # Optuna prunes where there is one objective.
                     pruning = [] if self.time else [f"trial={quoted(f'{storage}#{name}#{trial.number}')}"]
-                    jobs.append(self._job([*fixed, *drawn, *pruning], trial.number, space))
+                    jobs.append(self._job([*fixed, *_drawn(trial), *pruning], trial.number, space))
                 known = runs_in(folder)
-                missing = {job.name: job for job in jobs if known.get(job.name, {}).get("status") not in STATES}
+                missing = {
+                    job.name: job
+                    for job in jobs
+                    if job.name in again or known.get(job.name, {}).get("status") not in STATES
+                }
+                again -= missing.keys()
                 self.known = list(known.values())
                 broken = self._launch(list(missing.values()), start + 1, self.trials, "trial")
                 if broken:
@@ -167,6 +177,32 @@ class OptunaSearch(Grid):
             raise MirrorError(f"hydra.sweeper.score={self.score} is not measured: choose among {known}.")
         score = sets[self.score]
         return [score[headline(run, self.score, score)], run["seconds"]["train"]][: 1 + self.time]
+
+
+def _storage(path: Path) -> str:
+    """A study's file as Optuna takes it."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def _drawn(trial: Any) -> list[str]:
+    """What Optuna has drawn for a trial, as overrides."""
+    return [f"{key}={value}" for key, value in trial.params.items()]
+
+
+def _propose_again(path: Path, study: Any, stale: Sequence[Any]) -> None:
+    """Take finished trials out of a study and put them first among those to come. Optuna changes no finished trial, so
+    the file is written anew, with whatever other studies it has."""
+    import optuna
+
+    numbers = {trial.number for trial in stale}
+    with written_whole(path) as partial:
+        for name in optuna.get_all_study_names(_storage(path)):
+            if name != study.study_name:
+                optuna.copy_study(from_study_name=name, from_storage=_storage(path), to_storage=_storage(partial))
+        anew = optuna.create_study(storage=_storage(partial), study_name=study.study_name, directions=study.directions)
+        anew.add_trials([trial for trial in study.trials if trial.number not in numbers])
+        for trial in stale:
+            anew.enqueue_trial(trial.params)
 
 
 def _distribution(axis: Override) -> Any:

@@ -140,6 +140,48 @@ def test_baseline(tmp_path: Path) -> None:
     assert not near.cells["sts12"].significant
 
 
+def test_stars_in_every_table(tmp_path: Path) -> None:
+    """They come from the resamples that the runs kept: on sts12 the second row is above the first on nearly all, on
+    sts13 on half of them, whatever its score says; the third, far away, has kept none."""
+    draws = np.random.default_rng(1).normal(60, 3, 1000)
+    for temperature, shift, score in ((0.1, 0.0, 60.0), (0.2, 2.0, 62.0), (0.3, None, 80.0)):
+        kept = {}
+        if shift is not None:
+            noise = np.random.default_rng(int(100 * temperature)).normal(0, 0.5, (2, 1000))
+            figures = {"sts12": draws + shift + noise[0], "sts13": draws + noise[1]}
+            kept = {name: " ".join(f"{figure:.3f}" for figure in found) for name, found in figures.items()}
+        scores = {"tuned": {name: {"all": score, "pairs": 9} for name in ("sts12", "sts13")}}
+        write_run(
+            tmp_path, [f"loss.temperature={temperature}"], scores=scores, resampled={"tuned": kept}, contamination={}
+        )
+    page = report(ReportConfig([str(tmp_path)], baseline="loss.temperature=0.1")).read_text(encoding="utf-8")
+    text, tex = ((tmp_path / "report" / name).read_text(encoding="utf-8") for name in ("table.md", "table.tex"))
+    rows = ([60.0, 60.0, "", ""], [62.0, 62.0, "*", ""], [80.0, 80.0, "", ""])
+    shown = [[f"{score:.2f}{star}" for score, star in zip(row[:2], row[2:], strict=True)] for row in rows]
+    assert [line.split(" | ")[2:4] for line in text.splitlines() if line.startswith("| 0.")] == shown
+    assert [line.split(" & ")[2:4] for line in tex.splitlines() if line.startswith("0.")] == shown
+    cells = re.findall(r'<td data-order="[68][02]\.0"( title="p = [^"]*")?>([^<]*)<small>', page)
+    assert [star for _, star in cells] == [star for row in shown for star in row]
+    assert [bool(p) for p, _ in cells] == [False, False, True, True, False, False]
+    with (tmp_path / "report" / "table.csv").open(encoding="utf-8") as file:
+        tested = [float(row["p"]) < 0.05 if row["p"] else None for row in csv.DictReader(file)]
+    assert tested == [None, None, True, False, None, None]
+
+
+def test_published_figures_on_request(command: Command, tmp_path: Path) -> None:
+    """Under the rows, named as another backbone's, each under its set; never unasked."""
+    write_run(tmp_path / "runs", [])
+    for asked in (False, True):
+        assert command("report", "runs", f"published={str(asked).lower()}").code == 0
+        page = (tmp_path / "runs" / "report" / "report.html").read_text(encoding="utf-8")
+        under = page[page.index("<tfoot>") : page.index("</tfoot>")]
+        assert page.count("another backbone: ") == under.count("another backbone: ") == 5 * asked
+    heads = re.findall(r"<th[^>]*>([^<]*)</th>", page[page.index('class="compared"') : page.index("</thead>")])
+    (row,) = (row for row in under.split("<tr>") if "another backbone: Mirror-BERT, BERT-base" in row)
+    figures = dict(zip(heads, re.findall(r"<td[^>]*>([^<]*)</td>", row), strict=True))
+    assert (figures["sts12"], figures["sickr-test"], figures[AVERAGE]) == ("69.10", "69.10", "75.41")
+
+
 @pytest.mark.parametrize("baseline", ["loss.temperature=0.05", "data.size=1000", "nonsense"])
 def test_baseline_that_is_no_row(sweep: Path, baseline: str) -> None:
     with pytest.raises(MirrorError, match="baseline="):

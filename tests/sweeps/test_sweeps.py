@@ -441,6 +441,35 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert len(runs.seen(point)) == 3
 
 
+def test_code_of_ones_own_part_has_changed_in_a_search(
+    command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a grid; where they are to run again, the study forgets what they found."""
+    optuna = pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    part, choice = Path("searched_part.py"), Path("conf/loss/searched.yaml")
+    choice.parent.mkdir(parents=True)
+    choice.write_text("_target_: searched_part.Own\ntemperature: 0.1\n", encoding="utf-8")
+    part.write_text("class Own: ...\n", encoding="utf-8")
+    search = ["--config-dir=conf", *SEARCH, "loss=searched"]
+    assert command("train", *search, "hydra.sweeper.trials=2").code == 0
+    tried = sorted(runs.seen(point))
+    part.write_text("class Own: better = True\n", encoding="utf-8")
+    more = command("train", *search, "hydra.sweeper.trials=3")
+    assert len(runs.seen(point)) == 1
+    (line,) = (line for line in more.err.splitlines() if "searched_part" in line)
+    assert line.startswith(
+        "2 runs finished with other code of searched_part than there is now: kept; retry_changed=true"
+    )
+
+    assert command("train", *search, "hydra.sweeper.trials=3", "retry_changed=true").code == 0
+    assert sorted(runs.seen(point)) == tried
+    study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{POOL.resolve()}/optuna/search.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    again = command("train", *search, "hydra.sweeper.trials=3", "retry_changed=true")
+    assert (again.code, runs.seen(point)) == (0, [])
+
+
 def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Score and time: what is told as best is beaten by no other trial in both."""
     pytest.importorskip("optuna")
@@ -582,6 +611,37 @@ def test_workers_end_with_their_sweep(tiny_bert: Path, tmp_path: Path) -> None:
     time.sleep(3)
     assert [path.stat().st_size for path in sorted(pool.glob("*/curve/metrics.csv"))] == sizes
     assert len(sizes) == 2  # nor did one take up the third
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("all_hear", [True, False], ids=["terminal", "kill"])
+def test_interrupted_beside_each_other(tiny_bert: Path, tmp_path: Path, all_hear: bool) -> None:
+    """By Ctrl-C, which a terminal sends to the workers too, and by a signal to the sweep alone."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    arguments = ["-m", f"model.path={tiny_bert}", *SMALL, "seed=1,2,3", "trainer.max_epochs=100000"]
+    sweep = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, "hydra/launcher=joblib",
+         "hydra.launcher.n_jobs=2"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )  # fmt: skip
+    pool = tmp_path / POOL / "unnamed"
+    while len(list(pool.glob("*/curve/metrics.csv"))) < 2:
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    (os.killpg if all_hear else os.kill)(sweep.pid, signal.SIGINT)
+    _, said = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "Traceback" not in said
+    told = [line for line in said.splitlines() if line.startswith("interrupted")]
+    assert told == [
+        "interrupted: start the sweep again to go on, what is finished in outputs/train-sweep/unnamed is kept (0)"
+    ]
+    assert [run["status"] for run in runs_in(pool).values()] == ["interrupted"] * 2
 
 
 @pytest.mark.slow

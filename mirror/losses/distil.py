@@ -59,7 +59,7 @@ class Distil(Loss):
         layers_weight: Annotated[float, Rule(lambda weight: weight > 0, "above 0")] = 1.0,
         translations: bool = False,
         others: Annotated[int, Rule(lambda count: count >= 0, "0 or more")] = 1,
-        keep: str | None = None,
+        keep: str | None = "outputs/teachers",
     ) -> None:
         super().__init__()
         self.match, self.translations, self.others = match, translations, others

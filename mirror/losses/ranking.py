@@ -58,7 +58,7 @@ class Ranking(Loss):
         method: RankLoss = RankLoss.listmle,
         teacher_temperature: Temperature = 0.025,
         mask_duplicates: bool = True,
-        keep: str | None = None,
+        keep: str | None = "outputs/teachers",
     ) -> None:
         super().__init__()
         self.temperature, self.mask_duplicates = temperature, mask_duplicates

@@ -103,7 +103,7 @@ def test_layers_are_those_of_the_definition(tiny_bert: Path) -> None:
     """PKD's term, by hand from what transformers returns."""
     student = loaded(tiny_bert)
     teacher = MirrorEncoder.load(tiny_bert)
-    loss = Distil(embedder := Embedder(student), str(tiny_bert), layers=[1, 0], layers_weight=0.5)
+    loss = Distil(embedder := Embedder(student), str(tiny_bert), layers=[1, 0], layers_weight=0.5, keep=None)
     pairs = batches(student)
     pairs.apart = False
     batch = pairs[pairs.key(0)]

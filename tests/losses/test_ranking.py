@@ -163,7 +163,7 @@ def test_a_teacher_is_in_no_checkpoint(tiny_bert: Path) -> None:
 
 
 def test_equal_strings_are_encoded_once_and_as_the_teacher_encodes_them(tiny_bert: Path) -> None:
-    (teacher,) = Ranking(teacher=str(tiny_bert)).teachers
+    (teacher,) = Ranking(teacher=str(tiny_bert), keep=None).teachers
     texts = [SENTENCES[:5], [*SENTENCES[:4], SENTENCES[9]]]
     calls = list[int]()
     teacher.encoder.backbone.register_forward_hook(lambda module, arguments, output: calls.append(len(output[0])))

@@ -1,5 +1,6 @@
 """Smaller encoders load anywhere, and what they lose is measured."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,38 @@ def test_shorter_vectors(encoder: Path, eval_dir: Path, tmp_path: Path) -> None:
     assert rows["after"]["megabytes"] == pytest.approx(rows["before"]["megabytes"] + 4 * (32 * 8 + 8) / 1e6)
 
 
+def test_a_bag_of_token_vectors(encoder: Path, eval_dir: Path, tmp_path: Path) -> None:
+    model2vec = pytest.importorskip("model2vec")
+    from sentence_transformers import SentenceTransformer
+
+    rows = exported(tmp_path / "run", encoder, eval_dir, "static=true", "dimensions=8")
+    saved = tmp_path / "run" / "encoder"
+    assert (rows["before"]["dimensions"], rows["after"]["dimensions"]) == (32, 8)
+    assert rows["after"]["megabytes"] < rows["before"]["megabytes"]
+    assert rows["after"]["largest change of a cosine"] > 0
+    ours = model2vec.StaticModel.from_pretrained(saved).encode(SENTENCES[:9])
+    theirs = SentenceTransformer(str(saved), device="cpu").encode(SENTENCES[:9])
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    # A bag: the order of the words makes no difference.
+    both = SentenceTransformer(str(saved), device="cpu").encode(["a guitar at home", "home at guitar a"])
+    np.testing.assert_allclose(both[0], both[1], atol=1e-5)
+    assert "Distilled by model2vec from" in (saved / "README.md").read_text()
+
+
+def test_static_without_its_library(
+    encoder: Path, eval_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "model2vec", None)
+    with pytest.raises(MirrorError, match=r"needs the package model2vec .*: pip install 'mirror-encoders\[static\]'"):
+        exported(tmp_path / "run", encoder, eval_dir, "static=true")
+
+
 @pytest.mark.parametrize(
     ("typed", "reason"),
     [
         ([], "Nothing gets smaller"),
+        (["static=true", "weights=bf16"], r"static=true has no weights in bf16"),
+        (["static=true", "input=texts.txt"], r"input=texts.txt is not read by static=true"),
         (["weights=auto"], r"weights=auto is out of range"),
         (["dimensions=8"], r"dimensions=8 is fitted on texts: add input="),
         (["dimensions=33", "input=texts.txt"], r"dimensions=33 is more than the 32 of"),

@@ -128,6 +128,8 @@ class Match(Enum):
     """The vectors themselves."""
     similarity = "similarity"
     """The cosines between the texts of a batch; their sizes may differ."""
+    scores = "scores"
+    """A cross-encoder's scores of pairs."""
 
 
 class Accelerator(Enum):

@@ -105,15 +105,22 @@ class ExportConfig:
     """Length of the vectors, by PCA on the texts of ``input``; null leaves them as they are."""
     input: str | None = None
     """Text file, one text a line."""
+    static: bool = False
+    """A bag of token vectors in the place of the encoder, distilled by model2vec: no transformer runs any more.
+    ``dimensions`` are by PCA on the tokens' vectors then."""
     accelerator: Accelerator = Accelerator.auto
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
         check(self.weights is not Precision.auto, "weights", self.weights.value, "fp32, bf16 or fp16")
-        if self.dimensions is None and self.weights is Precision.fp32:
-            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16 or dimensions=….")
+        if self.dimensions is None and self.weights is Precision.fp32 and not self.static:
+            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16, dimensions=… or static=true.")
+        if self.static and self.weights is Precision.bf16:
+            raise MirrorError("static=true has no weights in bf16: set weights=fp16, or leave it out.")
+        if self.static and self.input is not None:
+            raise MirrorError(f"input={self.input} is not read by static=true, which needs no texts: leave it out.")
         check(self.dimensions is None or self.dimensions >= 1, "dimensions", self.dimensions, "at least 1, or null")
-        if self.dimensions is not None and self.input is None:
+        if self.dimensions is not None and self.input is None and not self.static:
             raise MirrorError(f"dimensions={self.dimensions} is fitted on texts: add input=…, one text a line.")
 
 

@@ -40,6 +40,8 @@ class ModelConfig:
     """A name, see ``Pooling``, or a part; ``model/pooling=`` chooses one of its files."""
     max_tokens: int | None = None
     """Longest text the saved encoder reads, in tokens; null is what the model takes, 512 at most."""
+    keep_layers: list[int] | None = None
+    """Layers of the model that stay, from 0, such as ``[0,2,4]``: a smaller model to start from; null is all."""
     learning_rate: float = 2e-5
     """The rate that suits this model (the paper's is for base models); ``optim.lr`` follows it."""
     temperature: float = 0.04
@@ -54,6 +56,9 @@ class ModelConfig:
         if not isinstance(self.pooling, Mapping):
             self.pooling = named_pooling("model.pooling", self.pooling)
         limit("model.max_tokens", self.max_tokens)
+        kept = self.keep_layers
+        if kept is not None and (not kept or kept[0] < 0 or kept != sorted({*kept})):
+            raise MirrorError(f"model.keep_layers={kept}: give the layers that stay, from 0, upwards and each once.")
         check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         check(0 < self.temperature <= 100, "model.temperature", self.temperature, "above 0 and at most 100")
         rate("model.drophead", self.drophead)

@@ -33,6 +33,9 @@ class TrainConfig:
     """A further perturbation of the network; see ``mirror.encoder.perturb``."""
     loss: Any = field(default_factory=dict)
     """See ``mirror.losses.infonce``."""
+    teacher: Any = None
+    """Encoder that ``loss=distil`` or ``loss=ranking`` learns from, hub name or local folder; or several in brackets,
+    ``[one,another]``."""
     auxiliary: Any = None
     """A second loss beside it; see ``mirror.losses.auxiliary``."""
     head: Any = None
@@ -98,6 +101,8 @@ class TrainConfig:
             raise MirrorError(f"seeds={self.seeds} needs one process: train on one device, or start a run per seed.")
         if self.seeds > 1 and self.resume:
             raise MirrorError(f"resume={self.resume} trains {self.seeds} seeds: start the missing ones with seed=….")
+        if self.teacher and "teacher" not in self.loss:
+            raise MirrorError(f"teacher={self.teacher} is not read by this loss: add loss=distil or loss=ranking.")
         if self.data.exclude_tests and not self.eval.measured:
             raise MirrorError("data.exclude_tests=true needs eval=…, the sets whose texts are left out.")
         devices = self.trainer.devices * self.trainer.nodes

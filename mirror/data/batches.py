@@ -51,6 +51,8 @@ class MirroredBatch:
     """(V, N): equal numbers for equal texts, over all devices and batches."""
     strings: list[list[str]]
     """V lists of N strings: the views as the tokenizer got them."""
+    texts: list[list[str]]
+    """V lists of N strings: the texts that they show."""
     changed: int
     """Views that differ from their text."""
 
@@ -64,7 +66,7 @@ class MirroredBatch:
 
     def _each(self, move: Callable[[Any], Any]) -> "MirroredBatch":
         sides = [[[block.each(move) for block in part] for part in parts] for parts in self.sides]
-        return MirroredBatch(sides, move(self.text_ids), self.strings, self.changed)
+        return MirroredBatch(sides, move(self.text_ids), self.strings, self.texts, self.changed)
 
 
 class MirroredPairs(Dataset[MirroredBatch]):
@@ -181,6 +183,7 @@ class MirroredPairs(Dataset[MirroredBatch]):
             ],
             text_ids=text_ids,
             strings=strings,
+            texts=texts,
             changed=len({*changed, *placed}),
         )
 

@@ -22,6 +22,7 @@ from mirror.config.sections import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder
+from mirror.encoder.kept_layers import with_layers
 from mirror.encoder.layout import Layout, check_characters
 from mirror.encoder.packing import TokenBlock, select
 from mirror.encoder.perturb import Perturbation
@@ -87,6 +88,7 @@ class MirrorEncoder(nn.Module):
         pooling: PoolingChoice | TextPooling | None = None,
         *,
         max_tokens: int | None = None,
+        keep_layers: Sequence[int] | None = None,
         setting: str = "path",
     ) -> "MirrorEncoder":
         """Load a saved encoder, a local model folder, or a model from the hub.
@@ -95,6 +97,7 @@ class MirrorEncoder(nn.Module):
             path: folder or hub name.
             pooling: for models that were saved without one (default: CLS).
             max_tokens: cut texts here; default: the saved limit.
+            keep_layers: layers of the model that stay, from 0; default: all.
             setting: what error messages call ``path``.
 
         Raises:
@@ -106,6 +109,10 @@ class MirrorEncoder(nn.Module):
         name = str(path)
         local, backbone, tokenizer = load_backbone(name, setting)
         saved = read_folder(local, backbone.config) if local else None
+        if keep_layers is not None:
+            backbone = with_layers(backbone, keep_layers, name)
+            if pooling is None and saved and saved.pooling.layered:  # its weights are those of all layers
+                pooling = named_pooling("pooling", saved.pooling.name)
         encoder = cls(
             backbone,
             tokenizer,
@@ -114,19 +121,16 @@ class MirrorEncoder(nn.Module):
             pad_to=saved.pad_to if saved else None,
             name=name,
         )
-        if saved:
-            encoder.saved_pooling = saved.pooling.name
+        encoder.saved_pooling = saved.pooling.name if saved else None
         if pooling is not None:
-            normalize = any(isinstance(stage, Normalize) for stage in encoder.pooling.stages)
-            if not isinstance(pooling, TextPooling):
-                pooling = encoder.make_pooling(pooling, normalize=normalize)
-            encoder.pooling = pooling
+            unit = any(isinstance(stage, Normalize) for stage in encoder.pooling.stages)
+            encoder.pooling = (
+                pooling if isinstance(pooling, TextPooling) else encoder.make_pooling(pooling, normalize=unit)
+            )
             if encoder.pooling.name != Pooling.mean_padded.value:
                 encoder.layout.pad_to = None
-            if saved and saved.pooling.name != encoder.pooling.name:
-                log.warning(
-                    "%s was saved with %s pooling and is pooled by %s.", name, saved.pooling.name, encoder.pooling.name
-                )
+            if saved and saved.pooling.name != (now := encoder.pooling.name):
+                log.warning("%s was saved with %s pooling and is pooled by %s.", name, saved.pooling.name, now)
         return encoder
 
     @property
@@ -181,9 +185,9 @@ class MirrorEncoder(nn.Module):
 
     def forward(self, blocks: Sequence[TokenBlock]) -> Tensor:
         """Vectors of the texts in their order in the batch, (N, D)."""
-        return self._pooled(blocks, [self.pooling])[0]
+        return self.pooled(blocks, [self.pooling])[0]
 
-    def _pooled(self, blocks: Sequence[TokenBlock], poolings: Sequence[TextPooling]) -> list[Tensor]:
+    def pooled(self, blocks: Sequence[TokenBlock], poolings: Sequence[TextPooling]) -> list[Tensor]:
         """The texts' vectors by each pooling, (N, D) each, from one pass through the backbone."""
         layered = any(pooling.layered for pooling in poolings)
         parts: list[list[Tensor]] = [[] for _ in poolings]
@@ -255,7 +259,7 @@ class MirrorEncoder(nn.Module):
                 count = max(1, budget // (self.layout.pad_to or int(lengths[order[start]])))
                 chosen = order[start : start + count]
                 blocks = self.layout.padded(select(tokens, chosen.tolist()), bucket=count)
-                pooled = self._pooled([block.to(self.device) for block in blocks], poolings)  # (count, D) each
+                pooled = self.pooled([block.to(self.device) for block in blocks], poolings)  # (count, D) each
                 for rows, found in zip(vectors, pooled, strict=True):
                     rows[chosen] = found.float().cpu().numpy()
                 bar.update(len(chosen))

@@ -28,6 +28,7 @@ class Beside(Loss):
                 "cannot stand beside each other."
             )
         self.main, self.auxiliary = main, auxiliary
+        self.layered = main.layered or auxiliary.layered
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """The sum, and the components of both."""

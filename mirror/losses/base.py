@@ -25,6 +25,9 @@ class Loss(nn.Module):
     """Whether it also learns where the two views of a text are one and the same vector, from a second encoder or a
     teacher. Otherwise a run with such views is refused."""
 
+    layered = False
+    """Whether it looks at more than the last layer."""
+
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """The loss of a batch.
 

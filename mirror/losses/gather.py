@@ -72,6 +72,15 @@ def gather_in_order(vectors: Tensor, text_ids: Tensor) -> InOrder:
     return InOrder(found.vectors[:, order], found.text_ids[:-1, order], own)
 
 
+def gather_texts(texts: list[str]) -> list[str]:
+    """Everyone's texts in the order of the batch, as ``gather_in_order`` has their vectors."""
+    if world_size() == 1:
+        return texts
+    parts: list[list[str]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(parts, texts)
+    return [part[place] for place in range(len(parts[0])) for part in parts if place < len(part)]
+
+
 class Draw(NamedTuple):
     """What a draw for the texts of a whole batch needs, so that it does not depend on who has them."""
 

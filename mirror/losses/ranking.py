@@ -13,7 +13,7 @@ from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
 from mirror.losses.gather import gather_in_order, world_size
 from mirror.losses.infonce import info_nce
-from mirror.losses.teacher import Teacher
+from mirror.losses.teacher import Given, Teacher, folders
 
 Temperature = Annotated[float, Rule(lambda t: 0 < t <= 100, "above 0 and at most 100")]
 Weight = Annotated[float, Rule(lambda weight: 0 <= weight <= 1000, "from 0 to 1000")]
@@ -25,7 +25,7 @@ class Ranking(Loss):
     Each text's list holds the cosines of its first view with the second views of all texts of the batch, over
     ``temperature``. JS is the Jensen-Shannon divergence between the softmax of that list and of the list of its second
     view with all first ones. The teachers' lists are cosines of their own vectors of the same strings, those of two
-    mixed by ``share``.
+    mixed by ``share``, those of several given together averaged.
 
     The authors' code is not public: details and defaults are those of perceptiveshawty/RankCSE
     (``rankcse/models.py``), but for two defects. Its logarithm of the mixture in JS is clamped to a number above 0,
@@ -33,14 +33,15 @@ class Ranking(Loss):
 
     Args:
         temperature: divides the student's cosines (0.05).
-        teacher: folder of the encoder to learn the ranking from.
+        teacher: folder of the encoder to learn the ranking from, or several.
         second_teacher: folder of another one; null is none.
-        share: of the first of two teachers in the list (α; 0.33 in that code's script).
+        share: of the teacher beside a second one in the list (α; 0.33 in that code's script).
         distillation: weight of the ranking distillation (γ; 1).
         consistency: weight of JS (β; 1).
         method: see ``RankLoss``.
         teacher_temperature: divides the teachers' cosines; only ListNet depends on it (half of the student's).
         mask_duplicates: equal texts are not negatives of each other in InfoNCE; the lists hold them all.
+        keep: folder in which the teachers' vectors are kept, each made once for all runs; null keeps none.
 
     Raises:
         MirrorError: a teacher is missing or cannot be loaded.
@@ -49,7 +50,7 @@ class Ranking(Loss):
     def __init__(
         self,
         temperature: Temperature = 0.05,
-        teacher: str | None = None,
+        teacher: Given = None,
         second_teacher: str | None = None,
         share: Annotated[float, Rule(lambda share: 0 < share < 1, "above 0 and below 1")] = 0.33,
         distillation: Weight = 1.0,
@@ -57,16 +58,20 @@ class Ranking(Loss):
         method: RankLoss = RankLoss.listmle,
         teacher_temperature: Temperature = 0.025,
         mask_duplicates: bool = True,
+        keep: str | None = "outputs/teachers",
     ) -> None:
         super().__init__()
-        self.temperature, self.share, self.mask_duplicates = temperature, share, mask_duplicates
+        self.temperature, self.mask_duplicates = temperature, mask_duplicates
         self.distillation, self.consistency = distillation, consistency
         self.method, self.teacher_temperature = method, teacher_temperature
         self.teachers = list[Teacher]()
+        self.shares = list[float]()
         if distillation:
-            self.teachers.append(Teacher(teacher))
+            self.teachers = [Teacher(name, keep=keep) for name in folders(teacher)]
+            self.shares = [(share if second_teacher else 1.0) / len(self.teachers)] * len(self.teachers)
             if second_teacher:
-                self.teachers.append(Teacher(second_teacher, "loss.second_teacher"))
+                self.teachers.append(Teacher(second_teacher, "loss.second_teacher", keep=keep))
+                self.shares.append(1 - share)
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """The loss, and its three terms before their weights.
@@ -83,7 +88,7 @@ class Ranking(Loss):
             mask_duplicates=self.mask_duplicates,
             directions=Directions.cross,
         )
-        taught = [teacher.vectors(batch.strings, vectors.device) for teacher in self.teachers]  # (2, N, D') each
+        taught = [teacher.vectors(batch.texts, vectors.device) for teacher in self.teachers]  # (2, N, D') each
         with torch.autocast(vectors.device.type, enabled=False):
             ours, back, own = lists(vectors, batch.text_ids)  # (N, M) twice, (N,)
             scale = world_size() / ours.shape[1]
@@ -102,8 +107,8 @@ class Ranking(Loss):
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
     def _mixed(self, cosines: list[Tensor]) -> Tensor:
-        """One list of one or two teachers."""
-        return cosines[0] if len(cosines) == 1 else self.share * cosines[0] + (1 - self.share) * cosines[1]
+        """One list of all teachers."""
+        return torch.stack([share * found for share, found in zip(self.shares, cosines, strict=True)]).sum(dim=0)
 
     def negatives(self, texts: int) -> int:
         """The other texts' second views."""
@@ -114,10 +119,10 @@ class Ranking(Loss):
         line = f"RankCSE, temperature {self.temperature:g}, consistency {self.consistency:g}"
         if not self.distillation:
             return line
-        line += f", {self.method.value} {self.distillation:g} to {self.teachers[0].name}"
-        if len(self.teachers) == 2:
-            line += f" ({self.share:g}) and {self.teachers[1].name}"
-        return line
+        names = [teacher.name for teacher in self.teachers]
+        if len({*self.shares}) > 1:
+            names = [f"{name} ({share:.3g})" for name, share in zip(names, self.shares, strict=True)]
+        return f"{line}, {self.method.value} {self.distillation:g} to {' and '.join(names)}"
 
 
 def lists(vectors: Tensor, text_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:

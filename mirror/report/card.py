@@ -45,6 +45,8 @@ def model_card(
     elif config.model.pooling in LAYERED:
         first = "**Pools several layers**: load it by sentence-transformers or mirror, not by its last layer.\n\n"
     rates = "".join(f", {name} {value:g}" for name, value in config.perturbation_rates.items() if value)
+    kept = config.model.keep_layers
+    layers = f"{', '.join(map(str, kept))}, counted from 0" if kept else "all"
     card = f"""---
 {front_matter(config, after)}
 ---
@@ -57,6 +59,7 @@ arXiv 2104.08027) from raw text alone, without labels.
 | | |
 |---|---|
 | base model | {config.model.path} |
+| layers | {layers} |
 | pooling | {pooling} (stored in this folder) |
 | texts | {table} |
 | steps | {steps} of {config.batch.size} texts, {config.trainer.max_epochs} epoch(s) |

@@ -1,18 +1,16 @@
 """The vectors of a collection of texts, kept on disk between queries, and exact search among them."""
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from mirror.encoder.digest import digest
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.export import write_whole
 from mirror.errors import MirrorError
@@ -45,7 +43,7 @@ def kept_vectors(encoder: MirrorEncoder, texts: Sequence[str], name: str, store:
     Raises:
         MirrorError: they cannot be written.
     """
-    mine = f"{name}-{_key(encoder)}-"
+    mine = f"{name}-{digest(encoder)}-"
     folder = store / f"{mine}{fingerprint(texts)[:12]}"
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -69,25 +67,3 @@ def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], top: int) 
     """
     best = (torch.from_numpy(vectors) @ torch.from_numpy(query)).topk(min(top, len(vectors)))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-
-
-def _key(encoder: MirrorEncoder) -> str:
-    """Equal for encoders that give equal vectors, whatever their path."""
-    digest = hashlib.sha256()
-    for name, weights in encoder.state_dict().items():
-        if name.startswith("backbone.pooler."):  # not part of the encoder, and random where the folder has none
-            continue
-        digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    tokenizer = encoder.tokenizer
-    pieces = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
-    content = {
-        "tokenizer": _without(pieces, "truncation", "padding"),
-        "backbone": _without(encoder.backbone.config.to_dict(), "_name_or_path"),
-        "encoder": [repr(encoder.pooling), encoder.max_tokens, encoder.layout.pad_to],
-    }
-    digest.update(json.dumps(content, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:12]
-
-
-def _without(content: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name not in names}

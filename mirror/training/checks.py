@@ -45,4 +45,7 @@ def check_loss(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:
     if config.trainer.max_epochs:
         in_all = texts * config.trainer.max_epochs
         in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
-        build_module(config, encoder).loss.check_run(in_all)
+        loss = build_module(config, encoder).loss
+        if config.trainer.strategy is Strategy.fsdp and loss.layered:
+            raise MirrorError("trainer=fsdp hides the layers that loss.layers follows: use trainer=ddp.")
+        loss.check_run(in_all)

@@ -96,7 +96,8 @@ class Measurements:
             if poolings:
                 log.info("measuring the model as it is …")
                 texts = results.texts
-                key = (encoder.name, encoder.max_tokens, *names, encoder.device.type, fingerprint(texts))
+                which = (encoder.name, str(config.model.keep_layers), encoder.max_tokens, encoder.device.type)
+                key = (*which, *names, fingerprint(texts))
                 progress = config.trainer.progress
                 vectors = shared("vectors", key, lambda: encoder.encode_by(texts, poolings, progress=progress))
                 for pooling, found in zip(poolings, vectors, strict=True):

@@ -177,7 +177,9 @@ class Run:
             # What a checkpoint lacks, such as a pooler that the encoder does not use, is drawn, and saved.
             pl.seed_everything(self.config.seed, workers=True, verbose=False)
             named = None if isinstance(model.pooling, Mapping) else model.pooling
-            self.encoder = MirrorEncoder.load(model.path, named, max_tokens=model.max_tokens, setting="model.path")
+            self.encoder = MirrorEncoder.load(
+                model.path, named, max_tokens=model.max_tokens, keep_layers=model.keep_layers, setting="model.path"
+            )
             note_suited(self.config, self.encoder.backbone.config.to_dict(), self.record)
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)

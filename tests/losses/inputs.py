@@ -59,8 +59,23 @@ class Known:
     def __init__(self, seed: int) -> None:
         self.table = torch.randn(20, 5, generator=torch.Generator().manual_seed(seed))
 
-    def vectors(self, strings: list[list[str]], device: torch.device) -> Tensor:
-        return self.table[torch.tensor([[int(text) for text in view] for view in strings])]
+    def vectors(self, texts: list[list[str]], device: torch.device) -> Tensor:
+        return self.table[torch.tensor([[int(text) for text in view] for view in texts])]
+
+    def with_layers(self, texts: list[list[str]], device: torch.device) -> list[Tensor]:
+        return [self.vectors(texts, device)]
+
+
+class Scorer:
+    """A teacher that scores pairs of texts by their numbers."""
+
+    name = "scorer"
+
+    def __init__(self, seed: int) -> None:
+        self.table = torch.rand(20, 20, generator=torch.Generator().manual_seed(seed))
+
+    def scores(self, pairs: list[list[tuple[str, str]]], device: torch.device) -> Tensor:
+        return torch.stack([torch.stack([self.table[int(one), int(other)] for one, other in row]) for row in pairs])
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

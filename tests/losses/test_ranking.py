@@ -26,11 +26,12 @@ METHODS = list(RankLoss)
 def ranking(method: RankLoss, teachers: int = 2) -> Ranking:
     loss = Ranking(0.3, distillation=0, consistency=0.7, method=method, teacher_temperature=0.2)
     loss.distillation, loss.teachers = 1.5, [Known(seed) for seed in range(teachers)]  # type: ignore[misc]
+    loss.shares = [0.33, 0.67]
     return loss
 
 
 def value(method: RankLoss, vectors: Tensor, texts: Tensor) -> dict[str, Tensor]:
-    batch: Any = SimpleNamespace(text_ids=texts, strings=[[str(int(n)) for n in side] for side in texts])
+    batch: Any = SimpleNamespace(text_ids=texts, texts=[[str(int(n)) for n in side] for side in texts])
     embed: Any = lambda _: vectors  # noqa: E731
     return ranking(method)(embed, batch)  # type: ignore[no-any-return]
 
@@ -132,19 +133,21 @@ def test_what_a_teacher_ranks_first_comes_nearer() -> None:
 
 def run(model: Path, folder: Path, *typed: str) -> None:
     folder.mkdir()
-    config: Any = compose("train", ["loss=ranking", "eval=none", f"model.path='{model}'", *SMALL, *typed])
+    config: Any = compose(
+        "train", ["loss=ranking", "eval=none", f"model.path='{model}'", f"loss.keep='{folder}/kept'", *SMALL, *typed]
+    )
     train(config, folder, SENTENCES[:60])
 
 
 def test_run_with_two_teachers(tiny_bert: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     MirrorEncoder.load(tiny_bert, "mean").save(first)
-    given = [f"loss.teacher='{first}'", f"loss.second_teacher='{tiny_bert}'"]
+    given = [f"teacher='{first}'", f"loss.second_teacher='{tiny_bert}'"]
     run(tiny_bert, tmp_path / "whole", *given)
     for name in ("loss", "contrast", "consistency", "distillation"):
         assert len(by_step(tmp_path / "whole", name)) == 6
     card = (tmp_path / "whole" / "encoder" / "README.md").read_text()
-    assert f"listmle 1 to {first} (0.33) and {tiny_bert} |" in card
+    assert f"listmle 1 to {first} (0.33) and {tiny_bert} (0.67) |" in card
     # Gradient caching: the same curve.
     run(tiny_bert, tmp_path / "parts", *given, "batch.micro=5", "aug.dropout=0")
     run(tiny_bert, tmp_path / "at once", *given, "aug.dropout=0")
@@ -160,13 +163,13 @@ def test_a_teacher_is_in_no_checkpoint(tiny_bert: Path) -> None:
 
 
 def test_equal_strings_are_encoded_once_and_as_the_teacher_encodes_them(tiny_bert: Path) -> None:
-    (teacher,) = Ranking(teacher=str(tiny_bert)).teachers
-    strings = [SENTENCES[:5], [*SENTENCES[:4], SENTENCES[9]]]
+    (teacher,) = Ranking(teacher=str(tiny_bert), keep=None).teachers
+    texts = [SENTENCES[:5], [*SENTENCES[:4], SENTENCES[9]]]
     calls = list[int]()
-    teacher.encoder.register_forward_hook(lambda module, arguments, output: calls.append(len(output)))
-    found = teacher.vectors(strings, torch.device("cpu"))
+    teacher.encoder.backbone.register_forward_hook(lambda module, arguments, output: calls.append(len(output[0])))
+    found = teacher.vectors(texts, torch.device("cpu"))
     assert calls == [6]
-    for view, vectors in zip(strings, found, strict=True):
+    for view, vectors in zip(texts, found, strict=True):
         expected = torch.from_numpy(MirrorEncoder.load(tiny_bert).encode(view))
         torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
 
@@ -174,8 +177,8 @@ def test_equal_strings_are_encoded_once_and_as_the_teacher_encodes_them(tiny_ber
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ([], r"loss\.teacher is not set: add loss\.teacher=…"),
-        (["loss.teacher=/no/such/folder"], r"loss\.teacher=/no/such/folder does not exist"),
+        ([], r"^teacher is not set: add teacher=…"),
+        (["teacher=/no/such/folder"], r"^teacher=/no/such/folder does not exist"),
         (["loss.teacher=TINY", "loss.second_teacher=/none"], r"loss\.second_teacher=/none does not exist"),
         (["loss.share=1"], r"loss\.share=1.* above 0 and below 1"),
         (["loss.method=best"], r"loss\.method=best does not fit"),

@@ -25,8 +25,8 @@ LOSSES = {
     "mixed": ["loss.mixed=4", "loss.mixed_from=3"],
     "ct": ["experiment=ct", "select=last", "schedule.every=2", "trainer.max_steps=6"],
     "mlm": ["auxiliary=mlm", "head=tanh"],
-    "ranking": ["loss=ranking", "loss.teacher=MODEL", "loss.method=listnet", "head=tanh"],
-    "distil": ["loss=distil", "loss.teacher=MODEL", "loss.match=mse", "model.pooling=concat"],
+    "ranking": ["loss=ranking", "teacher=MODEL", "loss.keep=KEPT", "loss.method=listnet", "head=tanh"],
+    "distil": ["loss=distil", "teacher=MODEL", "loss.keep=KEPT", "loss.match=mse", "model.pooling=concat"],
     "matryoshka": ["loss=matryoshka", "loss.sizes=[32,8]"],
 }
 
@@ -37,7 +37,7 @@ def test_a_resumed_run_is_one_that_never_stopped(
 ) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(SENTENCES[:60]) + "\n")
-    typed = [word.replace("MODEL", f"'{tiny_bert}'") for word in typed]
+    typed = [word.replace("MODEL", f"'{tiny_bert}'").replace("KEPT", f"'{tmp_path}/kept'") for word in typed]
     config: Any = compose("train", ["eval=none", f"data.path='{texts}'", f"model.path='{tiny_bert}'", *SMALL, *typed])
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()

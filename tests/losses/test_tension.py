@@ -135,7 +135,7 @@ class Fixed(Embedder):
 def test_both_forms_are_sentence_transformers_s() -> None:
     losses: Any = pytest.importorskip("sentence_transformers.losses")
     vectors = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0)) / 3
-    batch = MirroredBatch([], torch.arange(6).expand(2, -1), [], 0)
+    batch = MirroredBatch([], torch.arange(6).expand(2, -1), [], [], 0)
     peer = losses.ContrastiveTensionLossInBatchNegatives(Given("first"), scale=20.0)
     peer.model2 = Given("second")  # both encoders of theirs read one list of texts
     batchwise = peer([{"first": vectors[0], "second": vectors[1]}], None)

@@ -26,7 +26,7 @@ class Made(Embedder):
 
 
 def value(vectors: Tensor, texts: Tensor, **settings: Any) -> Tensor:
-    loss: Tensor = Triplet(**settings)(Made(vectors), MirroredBatch([], texts, [], 0))["loss"]
+    loss: Tensor = Triplet(**settings)(Made(vectors), MirroredBatch([], texts, [], [], 0))["loss"]
     return loss
 
 

@@ -68,6 +68,8 @@ def mirror_tune(
         except OSError as error:
             raise MirrorError(f"output={folder} cannot be made ({error.strerror}): choose another folder.") from error
         return _run(config, folder, pairs)
+    if not any(override.lstrip("+").startswith("loss.keep=") for override in typed) and config.loss.get("keep"):
+        config.loss["keep"] = None  # a teacher's vectors would stay
     with tempfile.TemporaryDirectory() as scratch:
         return _run(config, Path(scratch), pairs)
 

@@ -48,6 +48,17 @@ def test_overrides_as_a_dictionary_and_texts_of_any_kind(tiny_bert: Path, tmp_pa
     np.testing.assert_array_equal(one.encode(SENTENCES), other.encode(SENTENCES))
 
 
+def test_nothing_is_left_behind_without_output(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    learnt = {**SHORT, "loss": "distil", "teacher": str(tiny_bert)}
+    mirror_tune(tiny_bert, SENTENCES[:16], learnt)
+    assert not [*tmp_path.iterdir()]
+    mirror_tune(tiny_bert, SENTENCES[:16], {**learnt, "loss.keep": "kept"})
+    assert [*tmp_path.iterdir()] == [tmp_path / "kept"]
+
+
 def test_the_encoder_knows_its_run(tiny_bert: Path, eval_dir: Path) -> None:
     measured = {"eval": "stsb", "eval.data_dir": str(eval_dir)}
     encoder = mirror_tune(tiny_bert, SENTENCES, {**SHORT, **measured})

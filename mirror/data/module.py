@@ -66,8 +66,8 @@ class MirrorData(pl.LightningDataModule):
         """The arguments are those of ``MirroredPairs``."""
         super().__init__()
         self.batch, self.pin_memory = batch, pin_memory
-        self.pairs = MirroredPairs(table.pairs, layout, views, batch, seed, template=template, apart=apart)
-        self.steps, self.first = self.pairs.steps, 0
+        self.batches = MirroredPairs(table.pairs, layout, views, batch, seed, template=template, apart=apart)
+        self.steps, self.first = self.batches.steps, 0
         if len(table.pairs) < batch.size:
             log.warning(
                 "Fewer texts (%d) than batch.size=%d: one smaller batch an epoch, so fewer negatives.",
@@ -78,14 +78,16 @@ class MirrorData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[MirroredBatch]:
         """Ready batches, one an item."""
         if self.trainer is not None:
-            self.pairs.rank, self.pairs.world = self.trainer.global_rank, self.trainer.world_size
-            if len(self.pairs.pairs) < self.pairs.world:
-                raise MirrorError(f"{len(self.pairs.pairs)} texts do not serve {self.pairs.world} devices: give more.")
+            self.batches.rank, self.batches.world = self.trainer.global_rank, self.trainer.world_size
+            if len(self.batches.pairs) < self.batches.world:
+                raise MirrorError(
+                    f"{len(self.batches.pairs)} texts do not serve {self.batches.world} devices: give more."
+                )
         workers = self.batch.workers
         return DataLoader(
-            self.pairs,
+            self.batches,
             batch_size=None,
-            sampler=StepSampler(self.steps, self.first, self.pairs.key),
+            sampler=StepSampler(self.steps, self.first, self.batches.key),
             num_workers=workers,
             worker_init_fn=_worker if workers else None,
             pin_memory=self.pin_memory,

@@ -72,12 +72,12 @@ def fit(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, encoder, adaptation)
     loss = module.loss
-    effective = _effective_batch(config, len(data.pairs.pairs), loss)
+    effective = _effective_batch(config, len(data.batches.pairs), loss)
     record["effective_batch"] = effective
     log.info(
         "training on %s in %s, %s, %s", hardware.name, hardware.precision.value, loss.describe(), _in_words(effective)
     )
-    data.steps = steps = int(min(config.trainer.max_steps or math.inf, config.trainer.max_epochs * data.pairs.steps))
+    data.steps = steps = int(min(config.trainer.max_steps or math.inf, config.trainer.max_epochs * data.batches.steps))
     if before is not None:
         if before.steps > steps:
             raise MirrorError(
@@ -89,8 +89,8 @@ def fit(
             log.info("going on from step %d of %d", before.steps, steps)
             before.keep_curve()
     if config.trainer.strategy is Strategy.ddp:
-        freeze_unused(encoder, data.pairs)
-    elif config.trainer.strategy is Strategy.fsdp and not data.pairs[BatchKey(0, 0)].sides[0][0][0].packed:
+        freeze_unused(encoder, data.batches)
+    elif config.trainer.strategy is Strategy.fsdp and not data.batches[BatchKey(0, 0)].sides[0][0][0].packed:
         raise MirrorError(f"trainer=fsdp needs packed batches, which {encoder.name} does not take: use trainer=ddp.")
     trainer = build_trainer(
         config.trainer,
@@ -105,7 +105,7 @@ def fit(
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)  # whatever has been drawn for weights
     try:
-        with encoder.perturbed(perturbations(config, data.pairs.views)), interruptible(trainer):
+        with encoder.perturbed(perturbations(config, data.batches.views)), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
     except PrunedError:
         for kept in (folder / BEST, folder / CHECKPOINTS):

@@ -220,7 +220,7 @@ class Run:
             )
         if is_rank_zero():
             equal = getattr(loss, "equal_views", False)
-            view_check = check_views(self.data.pairs, encoder, perturbations(config, self.views), equal=equal)
+            view_check = check_views(self.data.batches, encoder, perturbations(config, self.views), equal=equal)
             self.record["views"] = view_check.plain()
             log.info("%s", view_check)
 
@@ -237,8 +237,8 @@ class Run:
         if self.config.trainer.max_epochs == 0:  # the model as it is, for what is fitted afterwards
             self.loss, self.record["steps"] = build_module(self.seeded(seed), self.encoder).loss, 0
             return
-        self.data.pairs.reseed(seed)
-        adaptation = build_adaptation(self.seeded(seed), self.data.pairs.steps)
+        self.data.batches.reseed(seed)
+        adaptation = build_adaptation(self.seeded(seed), self.data.batches.steps)
         with self.record.phase("train"), adapted(self.encoder, adaptation, seed):
             watch = self.measured.watch(self.encoder)
             steps, self.loss = fit(

@@ -27,6 +27,8 @@ NAMED = 3
 """Most weights that an error names."""
 FEWEST = 3
 """Tokens that a text with a word has, with those at its two ends."""
+MOST_LAYERS = 1000
+"""More would be laid out for hours before their weights are missed."""
 
 
 @contextmanager
@@ -79,6 +81,7 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
                     f"{given} is a {config.model_type} model, which does not read text in both directions: "
                     "give a masked language model such as BERT or RoBERTa."
                 )
+            _check_config(config, given)
             backbone, _ = load_weights(AutoModel, source, given)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except MirrorError:
@@ -175,6 +178,20 @@ def _refuse_adapter(source: str, given: str) -> None:
         raise MirrorError(
             f"{given} has an adapter beside or instead of its weights (adapter_config.json), which would be ignored: "
             "merge it into the model first (merge_and_unload in PEFT) and give that folder."
+        )
+
+
+def _check_config(config: Any, given: str) -> None:
+    layers = getattr(config, "num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
+        raise MirrorError(
+            f"{given} has a config.json with num_hidden_layers {layers!r:.40}, and it should be a number from 1 to "
+            f"{MOST_LAYERS}: give the config.json that belongs to the weights."
+        )
+    if getattr(config, "quantization_config", None):
+        raise MirrorError(
+            f"{given} is quantised (quantization_config in its config.json), and such weights are not read: give the "
+            "model in full precision."
         )
 
 

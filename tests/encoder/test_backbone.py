@@ -103,6 +103,17 @@ def test_fewer_layers_than_the_configuration_says(folder: Path) -> None:
     assert "and 13 more): give the whole model" in text
 
 
+@pytest.mark.parametrize("layers", [0, -1, 10_000_000])
+def test_layers_that_no_model_has(folder: Path, layers: int) -> None:
+    edit(folder / "config.json", num_hidden_layers=layers)
+    assert f"num_hidden_layers {layers}, and it should be a number from 1 to 1000" in refusal(folder)
+
+
+def test_quantised_weights(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    assert "is quantised (quantization_config in its config.json)" in refusal(folder)
+
+
 def test_weights_of_other_names(folder: Path) -> None:
     rewrite(folder, lambda weights: {f"net.{name}": tensor for name, tensor in weights.items()})
     assert "lacks weights that its config.json asks for (embeddings.LayerNorm.bias, " in refusal(folder)

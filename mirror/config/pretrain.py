@@ -8,6 +8,9 @@ from mirror.config.choices import MaskUnit, Start, Strategy, TokenizerKind
 from mirror.config.sections import MAX_WORKERS, DataConfig, LoggerConfig, TrainerConfig
 from mirror.errors import MirrorError
 
+MOST_LAYERS = 1000
+"""Of a model, new or loaded."""
+
 
 @dataclass
 class ArchitectureConfig:
@@ -32,7 +35,7 @@ class ArchitectureConfig:
     """The peak rate that suits this size; ``optim.lr`` follows it."""
 
     def __post_init__(self) -> None:
-        for name, most in {"layers": 1000, "hidden": 2**16, "heads": 2**10, "intermediate": 2**18}.items():
+        for name, most in {"layers": MOST_LAYERS, "hidden": 2**16, "heads": 2**10, "intermediate": 2**18}.items():
             check(1 <= getattr(self, name) <= most, f"model.{name}", getattr(self, name), f"from 1 to {most}")
         check(8 <= self.positions <= 2**20, "model.positions", self.positions, f"from 8 to {2**20}")
         if self.hidden % self.heads:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
+from mirror.config.pretrain import MOST_LAYERS
 from mirror.encoder import hub
 from mirror.errors import MirrorError
 from mirror.runs.sharing import shared, sharing
@@ -27,8 +28,6 @@ NAMED = 3
 """Most weights that an error names."""
 FEWEST = 3
 """Tokens that a text with a word has, with those at its two ends."""
-MOST_LAYERS = 1000
-"""More would be laid out for hours before their weights are missed."""
 
 
 @contextmanager
@@ -81,7 +80,6 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
                     f"{given} is a {config.model_type} model, which does not read text in both directions: "
                     "give a masked language model such as BERT or RoBERTa."
                 )
-            _check_config(config, given)
             backbone, _ = load_weights(AutoModel, source, given)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except MirrorError:
@@ -116,6 +114,7 @@ def load_weights(kind: Any, source: str, given: str) -> tuple[Any, list[str]]:
         MirrorError: weights of the backbone are missing, of another shape than the configuration says or not finite,
             or pickled ones cannot be read; ``given``, a setting with its value, is named.
     """
+    _check_config(AutoConfig.from_pretrained(source, trust_remote_code=False), given)
     try:
         # Other shapes are only let through to be named below.
         options = {"dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
@@ -182,6 +181,7 @@ def _refuse_adapter(source: str, given: str) -> None:
 
 
 def _check_config(config: Any, given: str) -> None:
+    """More layers would be laid out for hours before their weights are missed."""
     layers = getattr(config, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
         raise MirrorError(

@@ -53,9 +53,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """By name, what is set beside ``COMMON``. The queue of MoCo is shortened to what an epoch can fill."""
 OWN_POOLING = ("promptbert",)
-TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3", "loss.temperature=0.04,0.07")
-UNTEMPERED = ("optim.lr=1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3",)
-"""Six trials each."""
+TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")
+UNTEMPERED = ("optim.lr=5e-5,1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3",)
+"""Eight trials each."""
 NO_TEMPERATURE = ("ct_in_batch", "triplet", "barlow", "vicreg")
 SEEDS = "42,43,44"
 MEASURED = f"eval.sets=[{','.join(('stsb-dev', *AVERAGED))}]"

@@ -115,7 +115,7 @@ def export() -> None:
 
     def run(config: ExportConfig) -> None:
         with importing():
-            from mirror.compress import export
+            from mirror.compress.run import export
 
         with own_folder() as folder:
             export(config, folder)

@@ -5,6 +5,7 @@ from mirror.config.choices import (
     Accelerator,
     Directions,
     EmbeddingChange,
+    Format,
     LossForm,
     MaskUnit,
     Match,
@@ -21,6 +22,7 @@ from mirror.config.choices import (
     TokenizerKind,
     Tracker,
     WandbMode,
+    Weights,
 )
 from mirror.config.commands import EncodeConfig, EvaluateConfig, ExportConfig, ReportConfig, SearchConfig, SoupConfig
 from mirror.config.plain import flat, plain
@@ -46,6 +48,7 @@ __all__ = [
     "EvalConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "Format",
     "HeldOutConfig",
     "LoggerConfig",
     "LossForm",
@@ -75,6 +78,7 @@ __all__ = [
     "TrainConfig",
     "TrainerConfig",
     "WandbMode",
+    "Weights",
     "check",
     "flat",
     "limit",

@@ -158,6 +158,25 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
+class Format(Enum):
+    """What ``scripts/export.py`` writes."""
+
+    torch = "torch"
+    onnx = "onnx"
+    openvino = "openvino"
+    static = "static"
+    """A bag of token vectors in the place of the encoder, distilled by model2vec: no transformer runs any more."""
+
+
+class Weights(Enum):
+    """How weights are saved."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
 class Select(Enum):
     """Which weights a run keeps: the last ones, as the paper, or the best on ``eval.validation``."""
 

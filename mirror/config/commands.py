@@ -4,12 +4,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.config.checks import check, limit
-from mirror.config.choices import Accelerator, Pooling, Precision
+from mirror.config.choices import Accelerator, Format, Pooling, Precision, Weights
 from mirror.config.sections import EvalConfig
 from mirror.errors import MirrorError
 
 FIGURES = ("pdf", "svg", "png")
 """Formats of the report's figures for a paper."""
+WEIGHTS = {
+    Format.torch: (Weights.fp32, Weights.bf16, Weights.fp16),
+    Format.onnx: (Weights.fp32, Weights.int8),
+    Format.openvino: (Weights.fp32, Weights.fp16, Weights.int8),
+    Format.static: (Weights.fp32, Weights.fp16, Weights.int8),
+}
+"""How the weights of each format can be saved."""
 
 
 def _no_fp16(precision: Precision) -> None:
@@ -99,29 +106,30 @@ class ExportConfig:
 
     encoder: str = "???"
     """Saved encoder."""
-    weights: Precision = Precision.fp32
-    """How the backbone's weights are saved: ``fp16`` and ``bf16`` are half as large, and rounded."""
+    format: Format = Format.torch
+    weights: Weights = Weights.fp32
+    """How the weights are saved: ``fp16`` and ``bf16`` are half as large and rounded, ``int8`` a quarter."""
     dimensions: int | None = None
-    """Length of the vectors, by PCA on the texts of ``input``; null leaves them as they are."""
+    """Length of the vectors, by PCA on the texts of ``input``, or on the tokens' vectors for ``format=static``; null
+    leaves them as they are."""
     input: str | None = None
     """Text file, one text a line."""
-    static: bool = False
-    """A bag of token vectors in the place of the encoder, distilled by model2vec: no transformer runs any more.
-    ``dimensions`` are by PCA on the tokens' vectors then."""
     accelerator: Accelerator = Accelerator.auto
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        check(self.weights is not Precision.auto, "weights", self.weights.value, "fp32, bf16 or fp16")
-        if self.dimensions is None and self.weights is Precision.fp32 and not self.static:
-            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16, dimensions=… or static=true.")
-        if self.static and self.weights is Precision.bf16:
-            raise MirrorError("static=true has no weights in bf16: set weights=fp16, or leave it out.")
-        if self.static and self.input is not None:
-            raise MirrorError(f"input={self.input} is not read by static=true, which needs no texts: leave it out.")
+        if self.weights not in WEIGHTS[self.format]:
+            there = ", ".join(weights.value for weights in WEIGHTS[self.format])
+            raise MirrorError(f"format={self.format.value} has no weights={self.weights.value}: choose {there}.")
+        static = self.format is Format.static
+        if self.format is Format.torch and self.weights is Weights.fp32 and self.dimensions is None:
+            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16, dimensions=… or format=….")
         check(self.dimensions is None or self.dimensions >= 1, "dimensions", self.dimensions, "at least 1, or null")
-        if self.dimensions is not None and self.input is None and not self.static:
+        if self.dimensions is not None and self.input is None and not static:
             raise MirrorError(f"dimensions={self.dimensions} is fitted on texts: add input=…, one text a line.")
+        if self.input is not None and (static or self.dimensions is None):
+            reason = "format=static needs no texts" if static else "only dimensions=… needs texts"
+            raise MirrorError(f"input={self.input} is not read, {reason}: leave it out.")
 
 
 @dataclass

@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
 from mirror.config.pretrain import MOST_LAYERS
-from mirror.encoder import hub
+from mirror.encoder import hub, static
+from mirror.encoder.graph import GraphBackbone, graph_in
 from mirror.errors import MirrorError
 from mirror.runs.sharing import shared, sharing
 
@@ -74,13 +75,16 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
                 inside = [name for name in ("encoder", "model") if (folder / name / "config.json").exists()]
                 advice = f"; did you mean {given}/{inside[0]}?" if inside else "."
                 raise MirrorError(f"{given} is no model folder: it has no config.json{advice}")
+            if static.held_in(folder):
+                return folder, *static.load(folder)
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             if getattr(config, "is_encoder_decoder", False) or _decoder_only(config):
                 raise MirrorError(
                     f"{given} is a {config.model_type} model, which does not read text in both directions: "
                     "give a masked language model such as BERT or RoBERTa."
                 )
-            backbone, _ = load_weights(AutoModel, source, given)
+            graph = graph_in(folder)
+            backbone: Any = GraphBackbone(folder, graph) if graph else load_weights(AutoModel, source, given)[0]
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except MirrorError:
         raise
@@ -99,7 +103,7 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
             f"{given} has a damaged tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r:.40}, and "
             f"should be a number of tokens, at least {FEWEST}."
         )
-    if len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
+    if graph is None and len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
         raise MirrorError(
             f"{given}: the tokenizer has {len(tokenizer)} entries and the model only "
             f"{backbone.get_input_embeddings().num_embeddings} embeddings: they do not belong together."

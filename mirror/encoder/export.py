@@ -85,12 +85,21 @@ def save_encoder(
         backbone.config.output_hidden_states = pooling.layered
         with quiet():
             backbone.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+            save_tokenizer(tokenizer, partial)
         write_pooling(partial, pooling, max_tokens=layout.max_tokens, pad_to=layout.pad_to)
         for name, content in beside.items():
             (partial / name).write_text(content, encoding="utf-8")
 
     write_whole(folder, write, replace=replace)
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write its files; a tokenizer without a class of its own by the name that transformers 4 knows it by, too."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        write_json(path, settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None, pad_to: int | None) -> None:
@@ -159,7 +168,9 @@ def _saved(folder: Path, config: Any) -> Saved | None:
     stages: list[Stage] = []
     for module in read_json(folder / MODULES):
         name = module["type"].rpartition(".")[2]
-        if name != "Transformer":
+        if name == "StaticEmbedding":
+            stages.append(TokenPooling("mean"))
+        elif name != "Transformer":
             stages.append(_stage_class(folder, module["type"]).load(folder / module["path"]))
     if not stages:  # what sentence-transformers does where nothing is said
         stages = [TokenPooling("mean")]

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Robe
 from mirror.config import PretrainConfig, Start, TokenizerKind
 from mirror.encoder import hub
 from mirror.encoder.backbone import load_backbone, load_weights, quiet
-from mirror.encoder.export import write_whole
+from mirror.encoder.export import save_tokenizer, write_whole
 from mirror.encoder.perturb import set_dropout
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import Corpus
@@ -45,7 +46,7 @@ def find_tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *
     if not learnt.exists() and is_rank_zero():
         log.info("learning a %s tokenizer of %d entries …", config.tokenizer.kind.value, config.tokenizer.vocab_size)
         tokenizer = train_tokenizer(texts, config.tokenizer, config.model.positions, progress=progress)
-        write_whole(learnt, tokenizer.save_pretrained)
+        write_whole(learnt, partial(save_tokenizer, tokenizer))
     while not learnt.exists():  # another process is learning it
         time.sleep(0.2)
     return load_tokenizer(str(learnt))

@@ -21,7 +21,7 @@ from mirror.config.suited import TUNING
 from mirror.data.texts import read_texts
 from mirror.encoder.backbone import longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
-from mirror.encoder.export import write_whole
+from mirror.encoder.export import save_tokenizer, write_whole
 from mirror.errors import MirrorError
 from mirror.pretraining.card import model_card, tuning_command, tuning_settings
 from mirror.pretraining.corpus import CorpusData, MaskedBatches, tokenize_corpus
@@ -235,7 +235,7 @@ def _save(model: Any, tokenizer: Any, folder: Path, beside: Mapping[str, str], *
     def write(partial: Path) -> None:
         with quiet():
             (model.half() if half else model).cpu().save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+            save_tokenizer(tokenizer, partial)
         for name, content in beside.items():
             (partial / name).write_text(content, encoding="utf-8")
 

@@ -20,6 +20,7 @@ from mirror.data.texts import TextTable, choose, read_texts
 from mirror.data.view_check import check_views
 from mirror.data.views import Views
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.graph import refuse_graph
 from mirror.errors import MirrorError
 from mirror.evaluation.contamination import AUDIT, dump_audit, known_texts
 from mirror.evaluation.results import Results, plain_scores
@@ -180,6 +181,7 @@ class Run:
             self.encoder = MirrorEncoder.load(
                 model.path, named, max_tokens=model.max_tokens, keep_layers=model.keep_layers, setting="model.path"
             )
+            refuse_graph(self.encoder.backbone, "model.path")
             note_suited(self.config, self.encoder.backbone.config.to_dict(), self.record)
             self.encoder.layout.packing = batch.pack
             self._seed_pooling(self.config.seed)

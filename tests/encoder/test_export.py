@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from mirror import MirrorEncoder, MirrorError
 from mirror.config import Pooling
 from mirror.encoder.dense import Normalize
-from mirror.encoder.export import read_folder, write_whole
+from mirror.encoder.export import read_folder, save_tokenizer, write_whole
 from mirror.encoder.pooling import TextPooling, layer_weights
 from mirror.encoder.stages import LayerMix, TokenPooling
 from tests.architectures import build
@@ -70,6 +70,18 @@ def test_transformers_loads_the_folder_whole(bert: Path, tmp_path: Path) -> None
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     for name, weight in encoder.backbone.state_dict().items():
         torch.testing.assert_close(backbone.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_a_tokenizer_without_a_class_has_the_name_that_transformers_4_knows(bert: Path, tmp_path: Path) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(bert)
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    save_tokenizer(tokenizer, tmp_path / "ours")
+    assert read(tmp_path / "theirs" / "tokenizer_config.json")["tokenizer_class"] == "TokenizersBackend"
+    assert read(tmp_path / "ours" / "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"
+    both = [
+        transformers.AutoTokenizer.from_pretrained(tmp_path / name)(TEXTS)["input_ids"] for name in ("ours", "theirs")
+    ]
+    assert both[0] == both[1]
 
 
 def test_padded_mean_is_read_back_with_its_width(bert: Path, tmp_path: Path) -> None:

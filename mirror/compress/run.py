@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirror.compress import graph, static, weights
+from mirror.compress.push import check_push, push
 from mirror.config import ExportConfig, Format, plain
 from mirror.config.compose import named_model
 from mirror.config.suited import TUNING
@@ -34,19 +35,24 @@ Vectors = dict[str, NDArray[np.float32]]
 
 
 def export(config: ExportConfig, folder: Path) -> None:
-    """Save a smaller encoder under ``folder/encoder``, load it, and measure it beside the one it was made of.
+    """Save a smaller encoder under ``folder/encoder``, load it, and measure it beside the one it was made of; push it.
 
     Raises:
-        MirrorError: the encoder or the texts cannot be read, the vectors are shorter than ``dimensions``, or the format
-            cannot hold this encoder.
+        MirrorError: the encoder or the texts cannot be read, the vectors are shorter than ``dimensions``, the format
+            cannot hold this encoder, or it cannot be pushed.
     """
     with RunRecord(folder, plain(config)) as record:
         with record.phase("load"):
+            if config.push:
+                check_push(config.push)
             encoder = MirrorEncoder.load(named_model(config.encoder) or config.encoder, setting="encoder")
             if config.dimensions and config.dimensions > encoder.dimension:
                 raise MirrorError(
                     f"dimensions={config.dimensions} is more than the {encoder.dimension} of {encoder.name}: lower it."
                 )
+            if not config.smaller:
+                _push(Path(config.encoder), config)
+                return
             WRITERS[config.format].check(config, encoder)
             texts = list(dict.fromkeys(read_lines(config.input, "input"))) if config.input else []
             test = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)[0]
@@ -73,6 +79,12 @@ def export(config: ExportConfig, folder: Path) -> None:
         record["export"] = rows
         log.info("\n%s", _table(rows, test.name))
         log.info("encoder saved in %s", folder / ENCODER)
+        _push(folder / ENCODER, config)
+
+
+def _push(encoder: Path, config: ExportConfig) -> None:
+    if config.push:
+        log.info("pushed to %s", push(encoder, config.push, private=config.private))
 
 
 def _measured(encoder: MirrorEncoder, test: TestSet) -> tuple[dict[str, float], Vectors]:

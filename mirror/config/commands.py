@@ -114,16 +114,26 @@ class ExportConfig:
     leaves them as they are."""
     input: str | None = None
     """Text file, one text a line."""
+    push: str | None = None
+    """Repository on the Hugging Face hub, ``your-name/your-encoder``, that the encoder is committed to; with nothing
+    else set, as it is. Needs a token (``hf auth login``)."""
+    private: bool = True
+    """Whether a repository that ``push`` makes is private."""
     accelerator: Accelerator = Accelerator.auto
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    @property
+    def smaller(self) -> bool:
+        """Whether anything changes."""
+        return self.format is not Format.torch or self.weights is not Weights.fp32 or self.dimensions is not None
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS[self.format]:
             there = ", ".join(weights.value for weights in WEIGHTS[self.format])
             raise MirrorError(f"format={self.format.value} has no weights={self.weights.value}: choose {there}.")
         static = self.format is Format.static
-        if self.format is Format.torch and self.weights is Weights.fp32 and self.dimensions is None:
-            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16, dimensions=… or format=….")
+        if not self.smaller and self.push is None:
+            raise MirrorError("Nothing gets smaller: add weights=bf16, weights=fp16, dimensions=…, format=… or push=….")
         check(self.dimensions is None or self.dimensions >= 1, "dimensions", self.dimensions, "at least 1, or null")
         if self.dimensions is not None and self.input is None and not static:
             raise MirrorError(f"dimensions={self.dimensions} is fitted on texts: add input=…, one text a line.")

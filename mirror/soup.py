@@ -14,6 +14,7 @@ from mirror.config.compose import named_model
 from mirror.encoder.dense import Dense
 from mirror.encoder.device import choose_device
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.export import portable
 from mirror.errors import MirrorError
 from mirror.evaluation.sets import TestSet, load_sets
 from mirror.report.console import new_table, printed
@@ -55,7 +56,7 @@ def soup(config: SoupConfig, folder: Path) -> MirrorEncoder:
         record["soup"] = {"parts": parts, "untouched": config.untouched, "saved": label}
         log.info("\n%s", _table(scores, label, test.name))
         with record.phase("save"):
-            card = _card(parts, config, scores, label, test.name)
+            card = _card(parts, config, scores, label, test.name, portable(encoder.pooling))
             encoder.cpu().save(folder / ENCODER, {"README.md": card})
         log.info("parts: %s; encoder saved in %s", ", ".join(parts), folder / ENCODER)
         return encoder
@@ -165,7 +166,11 @@ def _table(scores: Mapping[str, float], saved: str, test: str) -> str:
     return printed(table)
 
 
-def _card(parts: Sequence[str], config: SoupConfig, scores: Mapping[str, float], saved: str, test: str) -> str:
+def _card(
+    parts: Sequence[str], config: SoupConfig, scores: Mapping[str, float], saved: str, test: str, theirs: bool
+) -> str:
+    """``theirs``: whether sentence-transformers loads it."""
+    library, loader = ("sentence_transformers", "SentenceTransformer") if theirs else ("mirror", "MirrorEncoder")
     rows = "\n".join(f"| {name} | {score:.2f} |" for name, score in scores.items())
     untouched = f"; untouched model: {config.untouched}" if config.untouched else ""
     way = "greedy" if config.greedy else "plain"
@@ -187,8 +192,8 @@ soup (Wortsman et al. 2022, arXiv 2203.05482). It was chosen by {test}, whose sc
 ## Use
 
 ```python
-from sentence_transformers import SentenceTransformer
+from {library} import {loader}
 
-encoder = SentenceTransformer("this/folder")
+encoder = {loader}{"" if theirs else ".load"}("this/folder")
 ```
 """

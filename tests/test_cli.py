@@ -467,6 +467,8 @@ def test_pretrain_then_train(command: Command, tmp_path: Path) -> None:
         (["data.path=empty.txt"], ["empty.txt is empty"]),
         (["data.path=texts.txt", "data.pair_separator='||'"], ["mean nothing to pre-training"]),
         (["data.path=texts.txt", "masking.share=1.5"], ["masking.share=1.5", "below 1"]),
+        (["data.path=texts.txt", "masking.final_share=0"], ["masking.final_share=0", "above 0"]),
+        (["data.path=texts.txt", "average_last=1.5"], ["average_last=1.5", "a number of steps, or a share"]),
         (["data.path=texts.txt", "bag_of_words=-1"], ["bag_of_words=-1", "0 (off) or more"]),
         (["data.path=texts.txt", "model.heads=5"], ["model.hidden=32", "model.heads=5"]),
         (["data.path=texts.txt", "batch.max_tokens=600", "batch.tokens=1000"], ["model.positions=512"]),

@@ -1,6 +1,6 @@
 """Settings of a pre-training run, ``scripts/pretrain.py``."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mirror.config.checks import check, rate
@@ -77,11 +77,22 @@ class MaskingConfig:
     """Share of these tokens that are shown as the mask token."""
     random: float = 0.1
     """Share of these tokens that are shown as a random token; the rest is shown unchanged."""
+    final_share: float | None = None
+    """The share at the last step, to which ``share`` moves evenly: 0.15 with a ``share`` of 0.3 (Ankner et al. 2024).
+    Null keeps ``share``."""
 
     def __post_init__(self) -> None:
         check(0 < self.share < 1, "masking.share", self.share, "above 0 and below 1")
+        ok = self.final_share is None or 0 < self.final_share < 1
+        check(ok, "masking.final_share", self.final_share, "above 0 and below 1, or null")
         check(0 <= self.masked <= 1, "masking.masked", self.masked, "from 0 to 1")
         check(0 <= self.random <= 1 - self.masked, "masking.random", self.random, "from 0 to 1 - masking.masked")
+
+    def at(self, done: float) -> "MaskingConfig":
+        """The masking where a share ``done`` of the run, from 0 to 1, is over."""
+        if self.final_share is None:
+            return self
+        return replace(self, share=self.share + (self.final_share - self.share) * done)
 
 
 @dataclass
@@ -134,6 +145,9 @@ class PretrainConfig:
     """See ``mirror.training.schedule``."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    average_last: float = 0
+    """The saved weights are the mean over so many steps at the end of the run; below 1 it is a share of the steps, 0
+    saves the last weights. It suits a rate that does not fall to zero, as ``schedule=constant``."""
     checkpoint_every: int = 500
     """Steps between two checkpoints."""
     half: bool = False
@@ -146,6 +160,8 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         check(self.trainer.max_epochs >= 1, "trainer.max_epochs", self.trainer.max_epochs, "at least 1")
         check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
+        ok = self.average_last >= 0 and (self.average_last < 1 or self.average_last == int(self.average_last))
+        check(ok, "average_last", self.average_last, "a number of steps, or a share of them below 1")
         check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
         if self.batch.max_tokens > self.model.positions:

@@ -27,12 +27,19 @@ def model_card(
     command = " ".join(["python scripts/pretrain.py", *record["command"][1:]])
     seconds = record.get("earlier_seconds", 0) + record["seconds"].get("train", 0)
     rest = 1 - masking.masked - masking.random
+    share = f"{masking.share:.0%}"
+    if masking.final_share is not None:
+        share += f" at the first step, evenly to {masking.final_share:.0%} at the last,"
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"
     stored = f"{record['hardware']['precision']}, stored in {'half' if config.half else 'single'} precision"
     begin = f"continued from {model.path}" if model.path else f"from nothing (embeddings: {model.start.value})"
     bags = ""
     if config.bag_of_words:
         bags = f"\n| bag of words | of each text, predicted by its mean vector; weight {config.bag_of_words} |"
+    average = ""
+    if config.average_last:
+        over = f"{config.average_last:g}" if config.average_last >= 1 else f"{config.average_last:.0%}"
+        average = f"\n| weights | mean over the last {over} of the steps |"
     return f"""---
 library_name: transformers
 pipeline_tag: fill-mask
@@ -49,7 +56,7 @@ line in `data.path`: whole paragraphs can leave it worse than it is.
 |---|---|
 | text | {table} |
 | tokens seen | {record["tokens"] / 1e6:.1f}M, in {record["steps"]} steps of {config.batch.tokens} |
-| masking | {masking.share:.0%} of the tokens, unit: {masking.unit.value}; {shown} |{bags}
+| masking | {share} of the tokens, unit: {masking.unit.value}; {shown} |{bags}{average}
 | pieces | at most {config.batch.max_tokens} tokens |
 | optimizer | {described(config.optim)} |
 | schedule | {described(config.schedule)} |

@@ -126,6 +126,8 @@ class MaskedBatches(Dataset[MaskedBatch]):
     ) -> None:
         self.corpus, self.encoder, self.batch, self.masking, self.seed = corpus, encoder, batch, masking, seed
         self.rank, self.world = 0, 1
+        self.run_steps = 1
+        """Steps of the whole run, over which the share of masks moves."""
         tokenizer = encoder.tokenizer
         alone, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
         place = next(i for i in range(len(whole)) if whole[i : i + len(alone)] == alone)
@@ -168,8 +170,9 @@ class MaskedBatches(Dataset[MaskedBatch]):
         ids, text = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         rng = np.random.default_rng((self.seed, 1, step))
         special = np.isin(ids, self.encoder.tokenizer.all_special_ids)
-        chosen = choose_tokens(text, special, self.opens[ids], self.masking, rng)
-        seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, self.masking, rng)
+        masking = self.masking.at(min(step / max(self.run_steps - 1, 1), 1.0))
+        chosen = choose_tokens(text, special, self.opens[ids], masking, rng)
+        seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, masking, rng)
         wanted = np.where(chosen, ids + 1, 0)  # travels through the packing as one more kind of id; 0 is none
         cuts = np.cumsum([len(row) for row in rows])[:-1]
         vocabulary = len(self.encoder.tokenizer)

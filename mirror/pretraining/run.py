@@ -23,6 +23,7 @@ from mirror.encoder.backbone import longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.export import write_whole
 from mirror.errors import MirrorError
+from mirror.pretraining.average import AveragedWeights
 from mirror.pretraining.card import model_card, tuning_command, tuning_settings
 from mirror.pretraining.corpus import CorpusData, MaskedBatches, tokenize_corpus
 from mirror.pretraining.model import TOKENIZER, build_model, find_tokenizer
@@ -105,8 +106,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
             validation = None
             if held_out:
                 pieces = tokenize_corpus(held_out, tokenizer, config.batch.max_tokens, progress=False)
-                validation = MaskedBatches(pieces, encoder, config.batch, config.masking, config.seed)
-        steps = config.trainer.max_steps or config.trainer.max_epochs * batches.steps
+                validation = MaskedBatches(pieces, encoder, config.batch, config.masking.at(1.0), config.seed)
+        batches.run_steps = steps = config.trainer.max_steps or config.trainer.max_epochs * batches.steps
         size = sum(weights.numel() for weights in model.parameters())
         log.info(
             "%s: %.2fM parameters; %s tokens in %d pieces; %d steps of %s tokens, %.1f epochs, on %s in %s",
@@ -131,7 +132,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         )
         with record.phase("train"):
             data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
-            _fit(config, module, data, folder, hardware, before)
+            average = AveragedWeights(model, steps, config.average_last) if config.average_last else None
+            _fit(config, module, data, folder, hardware, before, average)
         if not rank_zero:
             return
         record["steps"], record["loss"] = steps, {"last": module.loss}
@@ -204,12 +206,13 @@ def _fit(
     folder: Path,
     hardware: Hardware,
     before: InterruptedRun | None,
+    average: AveragedWeights | None,
 ) -> None:
     trainer = build_trainer(
         config.trainer,
         hardware,
         build_trackers(config.logger, folder, plain(config)) if is_rank_zero() else [],
-        [Checkpointer(folder, config.checkpoint_every)],
+        [*([average] if average else []), Checkpointer(folder, config.checkpoint_every)],
         max_epochs=1,
         max_steps=data.steps,
         log_every_n_steps=min(LOG_EVERY, data.steps),
@@ -226,6 +229,8 @@ def _fit(
         raise not_written(folder, error) from error
     finally:
         close_trackers()
+    if average:
+        average.put()
     if not math.isfinite(sum(float(weights.detach().sum()) for weights in module.parameters())):
         raise MirrorError("The weights are not finite after training: lower optim.lr.")
     module.to(hardware.device)

@@ -130,11 +130,13 @@ class HeldOutConfig:
 class PretrainConfig:
     """Masked language modelling: ``scripts/pretrain.py``."""
 
+    objective: Any = field(default_factory=dict)
+    """See ``mirror.pretraining.objectives``."""
     model: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     bag_of_words: float = 0.0
-    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
+    """Weight of a further loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
     that will be mirror-tuned; 0 is masked language modelling alone."""
     data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
     batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
@@ -158,6 +160,7 @@ class PretrainConfig:
     """Everything drawn at random follows from it."""
 
     def __post_init__(self) -> None:
+        self.objective = self.objective or {"_target_": "mirror.pretraining.objectives.mlm.MaskedLanguageModelling"}
         check(self.trainer.max_epochs >= 1, "trainer.max_epochs", self.trainer.max_epochs, "at least 1")
         check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
         ok = self.average_last >= 0 and (self.average_last < 1 or self.average_last == int(self.average_last))
@@ -177,5 +180,3 @@ class PretrainConfig:
             raise MirrorError("data.exclude_tests means nothing to pre-training, which measures no sets: leave it out.")
         if self.trainer.strategy is Strategy.fsdp:
             raise MirrorError("trainer=fsdp is for mirror tuning: pre-train with trainer=ddp.")
-        if self.data.pair_column or self.data.pair_separator:
-            raise MirrorError("data.pair_column and data.pair_separator mean nothing to pre-training: leave them out.")

@@ -56,6 +56,7 @@ line in `data.path`: whole paragraphs can leave it worse than it is.
 |---|---|
 | text | {table} |
 | tokens seen | {record["tokens"] / 1e6:.1f}M, in {record["steps"]} steps of {config.batch.tokens} |
+| objective | {described(config.objective)} |
 | masking | {share} of the tokens, unit: {masking.unit.value}; {shown} |{bags}{average}
 | pieces | at most {config.batch.max_tokens} tokens |
 | optimizer | {described(config.optim)} |
@@ -86,18 +87,19 @@ texts than {config.batch.max_tokens} tokens were never seen as a whole.
 """
 
 
-def tuning_settings(config: PretrainConfig, architecture: Any) -> dict[str, Any]:
-    """What a new model is to be tuned with: what suits its shape, pooled over its tokens, since nothing has taught its
-    CLS token to stand for a text; an adapted model keeps what suited it.
+def tuning_settings(config: PretrainConfig, architecture: Any, pooling: Pooling) -> dict[str, Any]:
+    """What a new model is to be tuned with: what suits its shape, and its objective; an adapted model keeps what suited
+    it.
 
     Args:
         config: of the run.
         architecture: the model's configuration, of ``transformers``.
+        pooling: what the objective has taught.
     """
     if config.model.path:
         found = suited(config.model.path)
     else:
-        found = replace(by_config(architecture.to_dict()), pooling=Pooling.first_last.value)
+        found = replace(by_config(architecture.to_dict()), pooling=pooling.value)
     return {name: getattr(found, name) for name in CARRIED}
 
 

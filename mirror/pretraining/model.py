@@ -17,7 +17,7 @@ from mirror.encoder.perturb import set_dropout
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import Corpus
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
-from mirror.pretraining.module import STD
+from mirror.pretraining.heads import STD
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.training.hardware import is_rank_zero
 

@@ -17,7 +17,9 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mirror.config import PretrainConfig, plain
+from mirror.config.parts import build
 from mirror.config.suited import TUNING
+from mirror.data.rows import Pair
 from mirror.data.texts import read_texts
 from mirror.encoder.backbone import longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
@@ -25,9 +27,10 @@ from mirror.encoder.export import write_whole
 from mirror.errors import MirrorError
 from mirror.pretraining.average import AveragedWeights
 from mirror.pretraining.card import model_card, tuning_command, tuning_settings
-from mirror.pretraining.corpus import CorpusData, MaskedBatches, tokenize_corpus
+from mirror.pretraining.corpus import CorpusData, MaskedBatches
 from mirror.pretraining.model import TOKENIZER, build_model, find_tokenizer
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
+from mirror.pretraining.objectives.base import Objective, objective_kind
 from mirror.report.console import time_line
 from mirror.runs.record import CHECKPOINTS, RunRecord, by_step, not_written
 from mirror.runs.stop import held
@@ -65,6 +68,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     rank_zero = is_rank_zero()
     quieten(rank_zero)
     check_optimizer(config.optim, config.schedule)
+    kind = objective_kind(config)
     hardware = choose_hardware(config.trainer)
     if config.model.path is None:
         _check_size(config, hardware)
@@ -79,14 +83,15 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         with record.phase("read"):
             table = read_texts(config.data, config.seed)
             log.info("texts: %s", table)
-            training, held_out = _hold_out([text for text, _ in table.pairs], config)
+            training, held_out = _hold_out(list(table.pairs), config)
         record["data"] = {**table.counts(), "held out": len(held_out)}
 
         pl.seed_everything(config.seed, workers=True, verbose=False)
         progress = config.trainer.progress and rank_zero
         with record.phase("tokenise"):
-            tokenizer = find_tokenizer(config, training, folder, progress=progress)
-            corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
+            texts = [text for pair in training for text in (pair if kind.pairs else pair[:1])]
+            tokenizer = find_tokenizer(config, texts, folder, progress=progress)
+            corpus = kind.corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
             note_texts(record, corpus.fingerprint, config.data.path, before)
         with record.phase("load"):
             model = build_model(config, tokenizer, corpus if before is None else None)
@@ -105,7 +110,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
                 )
             validation = None
             if held_out:
-                pieces = tokenize_corpus(held_out, tokenizer, config.batch.max_tokens, progress=False)
+                pieces = kind.corpus(held_out, tokenizer, config.batch.max_tokens, progress=False)
                 validation = MaskedBatches(pieces, encoder, config.batch, config.masking.at(1.0), config.seed)
         batches.run_steps = steps = config.trainer.max_steps or config.trainer.max_epochs * batches.steps
         size = sum(weights.numel() for weights in model.parameters())
@@ -126,9 +131,10 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         if before and rank_zero:
             log.info("going on from step %d", before.steps)
             before.keep_curve()
-        samples = _samples(held_out, tokenizer)
+        samples = _samples([text for text, _ in held_out], tokenizer)
+        objective = build(config.objective, "objective", Objective, model=model, encoder=encoder)
         module = PretrainModule(
-            model, encoder, config.optim, config.schedule, steps, samples, config.seed, config.bag_of_words
+            model, encoder, objective, config.optim, config.schedule, steps, samples, config.seed, config.bag_of_words
         )
         with record.phase("train"):
             data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
@@ -144,7 +150,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         with record.phase("save"), repeatable(folder):
             card = model_card(config, table, record.content, by_step(folder))
             # What this run has saved already, before it was stopped, is saved again.
-            carried = json.dumps(tuning_settings(config, model.config), indent=2) + "\n"
+            carried = json.dumps(tuning_settings(config, model.config, objective.pooling), indent=2) + "\n"
             beside = {"README.md": card, TUNING: carried}
             _save(model, tokenizer, folder / MODEL, beside, half=config.half, replace=before is not None)
         log.info("time: %s", time_line(record.content["seconds"]))
@@ -177,7 +183,7 @@ def _command(first: Sequence[str], resumed: Sequence[str]) -> list[str]:
     return [script, *(word for word in first[1:] if word.partition("=")[0] not in changed), *changes]
 
 
-def _hold_out(texts: list[str], config: PretrainConfig) -> tuple[list[str], list[str]]:
+def _hold_out(texts: list[Pair], config: PretrainConfig) -> tuple[list[Pair], list[Pair]]:
     """Training texts and held-out texts; at most a tenth is held out."""
     count = min(config.held_out.texts, len(texts) // 10)
     chosen = set(Random(config.seed).sample(range(len(texts)), count))

@@ -107,7 +107,7 @@ def tuning_command(config: PretrainConfig, folder: Path | str) -> str:
     """A command that tunes the model on the text it has read, to be typed as it is."""
     data, usual = config.data, DataConfig()
     settings = {"model.path": str(folder), "data.path": data.path}
-    for name in ("name", "split", "column"):
+    for name in ("name", "split", "column", "pair_column", "pair_separator"):
         if getattr(data, name) != getattr(usual, name):
             settings[f"data.{name}"] = getattr(data, name)
     if not config.model.path and config.model.positions < BatchConfig.max_tokens:

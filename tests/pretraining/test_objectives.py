@@ -25,6 +25,7 @@ OBJECTIVES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "mlm": ([], ("loss",)),
     "retromae": ([], ("loss", "decoder")),
     "enhanced": (["objective=retromae", "objective.enhanced=true", "objective.pooling=cls"], ("loss", "decoder")),
+    "tlm": (["objective=tlm"], ("loss",)),
 }
 """The settings, and the losses that are added up."""
 
@@ -33,6 +34,8 @@ def settings(name: str, data_dir: Path, *more: str) -> PretrainConfig:
     texts = data_dir / "corpora" / "stsbenchmark_train_10k_sents_random_sampled.txt"
     options = OBJECTIVES[name][0] or [f"objective={name}"]
     given = [f"data.path={texts}", "data.size=600"]
+    if name == "tlm":
+        given = [f"data.path={data_dir / 'bli' / 'en-de.tsv'}", "data.column=source", "data.pair_column=target"]
     config = compose("pretrain", [*SMALL, *given, *options, *more])
     assert isinstance(config, PretrainConfig)
     return config

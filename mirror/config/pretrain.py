@@ -18,6 +18,9 @@ class ArchitectureConfig:
 
     path: str | None = None
     """Hub name or local folder of a masked language model to continue from, with its sizes and its tokenizer."""
+    grow_from: str | None = None
+    """Folder or hub name of a smaller BERT or RoBERTa: the new model of the sizes below begins with its weights, its
+    layers copied on top of each other and its units side by side, and has its tokenizer."""
     layers: int = 4
     """Layers of the transformer."""
     hidden: int = 256
@@ -40,8 +43,19 @@ class ArchitectureConfig:
         check(8 <= self.positions <= 2**20, "model.positions", self.positions, f"from 8 to {2**20}")
         if self.hidden % self.heads:
             raise MirrorError(f"model.hidden={self.hidden} cannot be divided among model.heads={self.heads}.")
+        if self.path and self.grow_from:
+            raise MirrorError(
+                f"model.path={self.path} is continued as it is, model.grow_from={self.grow_from} begins a larger "
+                "model: leave one of them out."
+            )
         check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         rate("model.dropout", self.dropout)
+
+    @property
+    def begins_with(self) -> tuple[str, str] | None:
+        """The setting that names a model to begin with, and the model."""
+        found = {"model.path": self.path, "model.grow_from": self.grow_from}
+        return next(((setting, name) for setting, name in found.items() if name), None)
 
     def weights(self, vocabulary: int) -> int:
         """About so many numbers make a new model: its matrices, with the embeddings of the vocabulary and positions."""
@@ -171,10 +185,11 @@ class PretrainConfig:
             raise MirrorError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
             )
-        if self.model.path and self.tokenizer.kind is not TokenizerConfig.kind:
+        begins_with = self.model.begins_with
+        if begins_with and self.tokenizer.kind is not TokenizerConfig.kind:
             raise MirrorError(
-                f"tokenizer.kind={self.tokenizer.kind.value} is for a new model, and model.path={self.model.path} has "
-                "its own tokenizer: leave one of them out."
+                f"tokenizer.kind={self.tokenizer.kind.value} is for a new model, and {'='.join(begins_with)} has its "
+                "own tokenizer: leave one of them out."
             )
         if self.data.exclude_tests:
             raise MirrorError("data.exclude_tests means nothing to pre-training, which measures no sets: leave it out.")

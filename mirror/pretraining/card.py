@@ -33,6 +33,8 @@ def model_card(
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"
     stored = f"{record['hardware']['precision']}, stored in {'half' if config.half else 'single'} precision"
     begin = f"continued from {model.path}" if model.path else f"from nothing (embeddings: {model.start.value})"
+    if model.grow_from:
+        begin = f"grown from {model.grow_from}"
     bags = ""
     if config.bag_of_words:
         bags = f"\n| bag of words | of each text, predicted by its mean vector; weight {config.bag_of_words} |"

@@ -17,6 +17,7 @@ from mirror.encoder.perturb import set_dropout
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import Corpus
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
+from mirror.pretraining.grow import grown
 from mirror.pretraining.heads import STD
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
 from mirror.training.hardware import is_rank_zero
@@ -32,14 +33,15 @@ COUNTED_STD = 0.1
 
 def find_tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *, progress: bool) -> Any:
     """The given tokenizer, the model's, the one that the run has learnt already, or one learnt from the texts."""
-    if config.model.path:
-        *_, tokenizer = load_backbone(config.model.path, "model.path")
+    if begins_with := config.model.begins_with:
+        setting, name = begins_with
+        *_, tokenizer = load_backbone(name, setting)
         if tokenizer.mask_token_id is None:
-            raise MirrorError(f"model.path={config.model.path} has no mask token: give a masked language model.")
+            raise MirrorError(f"{setting}={name} has no mask token: give a masked language model.")
     if config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
-    if config.model.path:
-        log.info("tokenizer: that of model.path=%s; tokenizer.path= takes another one", config.model.path)
+    if begins_with:
+        log.info("tokenizer: that of %s=%s; tokenizer.path= takes another one", *begins_with)
         return tokenizer
     learnt = folder / TOKENIZER
     if not learnt.exists() and is_rank_zero():
@@ -53,28 +55,26 @@ def find_tokenizer(config: PretrainConfig, texts: Sequence[str], folder: Path, *
 
 def build_model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any:
     """The model to train: one to continue from, or a new one, whose embeddings come from the corpus if one is given."""
-    if config.model.path:
+    if begins_with := config.model.begins_with:
+        setting, name = begins_with
         with quiet():
-            source = hub.source_of(config.model.path, "model.path")
+            source = hub.source_of(name, setting)
             try:
-                model, missing = load_weights(AutoModelForMaskedLM, source, f"model.path={config.model.path}")
+                model, missing = load_weights(AutoModelForMaskedLM, source, f"{setting}={name}")
             except ValueError as error:  # transformers has no masked language model of this type
                 raise MirrorError(
-                    f"model.path={config.model.path} cannot be trained to fill in masks: give a masked language model "
-                    "such as BERT or RoBERTa."
+                    f"{setting}={name} cannot be trained to fill in masks: give a masked language model such as BERT "
+                    "or RoBERTa."
                 ) from error
         if missing:
-            log.warning(
-                "model.path=%s comes without %s: these weights begin at random.",
-                config.model.path,
-                ", ".join(missing),
-            )
+            log.warning("%s=%s comes without %s: these weights begin at random.", setting, name, ", ".join(missing))
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             raise MirrorError(
-                f"tokenizer.path={config.tokenizer.path} has {len(tokenizer)} entries and model.path="
-                f"{config.model.path} only {model.get_input_embeddings().num_embeddings} embeddings: "
-                "they do not belong together."
+                f"tokenizer.path={config.tokenizer.path} has {len(tokenizer)} entries and {setting}={name} only "
+                f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together."
             )
+        if config.model.grow_from:
+            model = grown(model, config.model)
         set_dropout(model, config.model.dropout)
         return model
     if config.model.start is Start.ppmi and len(tokenizer) <= config.model.hidden:

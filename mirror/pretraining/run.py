@@ -97,9 +97,10 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
             model = build_model(config, tokenizer, corpus if before is None else None)
             longest = longest_text(model.base_model, tokenizer)
             if config.batch.max_tokens > longest:
+                name = "=".join(config.model.begins_with or ("tokenizer.path", str(config.tokenizer.path)))
                 raise MirrorError(
-                    f"batch.max_tokens={config.batch.max_tokens} is more than the {longest} tokens that model.path="
-                    f"{config.model.path} takes: lower it."
+                    f"batch.max_tokens={config.batch.max_tokens} is more than the {longest} tokens that {name} takes: "
+                    "lower it."
                 )
             encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")
             batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed)

@@ -485,6 +485,8 @@ def test_pretrain_on_pairs(command: Command, tmp_path: Path) -> None:
         (["data.path=texts.txt", "data.pair_separator='||'"], ["mean nothing to pre-training"]),
         (["data.path=texts.txt", "objective=tlm"], ["tlm", "reads pairs of translations", "data=pairs"]),
         (["data.path=same.txt", "data=pairs", "objective=tlm"], ["the two texts of each pair are the same"]),
+        (["data.path=texts.txt", "objective=electra", "model.path=x"], ["begins a new model", "model.path"]),
+        (["data.path=texts.txt", "objective=electra", "objective.generator=2"], ["objective.generator=2", "at most 1"]),
         (["data.path=texts.txt", "objective=retromae", "objective.share=1"], ["objective.share=1", "below 1"]),
         (["data.path=texts.txt", "objective=retromae", "objective.pooling=max"], ["pooling", "mean or cls"]),
         (["data.path=texts.txt", "objective._target_=math.sqrt"], ["math.sqrt", "derive its class from that"]),

@@ -20,9 +20,16 @@ PLAIN = re.compile(r"[\w./:-]+")
 
 
 def model_card(
-    config: PretrainConfig, table: TextTable, record: Mapping[str, Any], curve: Sequence[tuple[int, float]]
+    config: PretrainConfig,
+    table: TextTable,
+    record: Mapping[str, Any],
+    curve: Sequence[tuple[int, float]],
+    *,
+    fills: bool = True,
 ) -> str:
-    """Recipe, text, loss curve and limits; Markdown with the hub's front matter."""
+    """Recipe, text, loss curve and limits; Markdown with the hub's front matter. ``fills`` says whether the saved model
+    fills in masks; else another one did, which is left behind.
+    """
     model, masking = config.model, config.masking
     command = " ".join(["python scripts/pretrain.py", *record["command"][1:]])
     seconds = record.get("earlier_seconds", 0) + record["seconds"].get("train", 0)
@@ -42,13 +49,17 @@ def model_card(
     if config.average_last:
         over = f"{config.average_last:g}" if config.average_last >= 1 else f"{config.average_last:.0%}"
         average = f"\n| weights | mean over the last {over} of the steps |"
+    tag, title, whose = "fill-mask", "A masked language model", "Cross"
+    if not fills:
+        tag, title = "feature-extraction", "A discriminator of replaced tokens"
+        whose = "Of the generator, which is left behind: cross"
     return f"""---
 library_name: transformers
-pipeline_tag: fill-mask
-tags: [fill-mask, mirror-bert]
+pipeline_tag: {tag}
+tags: [{tag}, mirror-bert]
 ---
 
-# A masked language model of {record["parameters"] / 1e6:.1f}M parameters
+# {title} of {record["parameters"] / 1e6:.1f}M parameters
 
 Trained on {datetime.now(UTC):%Y-%m-%d} with `scripts/pretrain.py`, {begin}. It is raw: for vectors of texts, tune it
 with `{tuning_command(config, "this/folder")}`, best with one sentence a
@@ -74,11 +85,11 @@ line in `data.path`: whole paragraphs can leave it worse than it is.
 
 ## Loss
 
-Cross entropy of the masked tokens in nats while training; perplexity on {record["data"]["held out"]} held-out texts.
+{whose} entropy of the masked tokens in nats while training; perplexity on {record["data"]["held out"]} held-out texts.
 
 {_curve_table(curve, record["perplexity"])}
 
-## What it fills in
+## What {"it" if fills else "the generator"} fills in
 
 {chr(10).join(f"- {line}" for line in record["fill"]) or "-"}
 

@@ -16,7 +16,7 @@ from mirror.encoder.export import write_whole
 from mirror.encoder.perturb import set_dropout
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import Corpus
-from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
+from mirror.pretraining.embeddings import log_frequencies, ppmi_embeddings, sinusoids
 from mirror.pretraining.grow import grown
 from mirror.pretraining.heads import STD
 from mirror.pretraining.tokenizer import load_tokenizer, train_tokenizer
@@ -77,20 +77,7 @@ def build_model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -
             model = grown(model, config.model)
         set_dropout(model, config.model.dropout)
         return model
-    if config.model.start is Start.ppmi and len(tokenizer) <= config.model.hidden:
-        raise MirrorError(
-            f"model.start=ppmi cannot make vectors of model.hidden={config.model.hidden} for a vocabulary of "
-            f"{len(tokenizer)} entries: set model.start=random, lower model.hidden or raise tokenizer.vocab_size."
-        )
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": config.model.hidden,
-        "num_hidden_layers": config.model.layers,
-        "num_attention_heads": config.model.heads,
-        "intermediate_size": config.model.intermediate,
-        "initializer_range": STD,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    sizes = sizes_of(config, tokenizer)
     offset = 0
     if config.tokenizer.kind is TokenizerKind.wordpiece:
         model = BertForMaskedLM(BertConfig(**sizes, max_position_embeddings=config.model.positions))
@@ -101,18 +88,46 @@ def build_model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -
         positions = {"max_position_embeddings": config.model.positions + offset, "type_vocab_size": 1}
         model = RobertaForMaskedLM(RobertaConfig(**sizes, **ends, **positions))
         last_norm = model.lm_head.layer_norm
-    if config.model.start is Start.ppmi and corpus is not None:
-        log.info("counting and factorising co-occurrences for the embeddings …")
-        embeddings = model.base_model.embeddings
+    if corpus is not None and start_embeddings(config, tokenizer, corpus, model.base_model.embeddings, offset):
         with torch.no_grad():
-            vectors = ppmi_embeddings(corpus, len(tokenizer), config.model.hidden, COUNTED_STD, config.seed)
-            embeddings.word_embeddings.weight.copy_(vectors)
-            embeddings.word_embeddings.weight[tokenizer.pad_token_id] = 0
-            embeddings.position_embeddings.weight[offset:] = sinusoids(
-                config.model.positions, config.model.hidden, COUNTED_STD / 2
-            )
-            frequency = torch.bincount(torch.from_numpy(corpus.ids.astype("int64")), minlength=len(tokenizer)) + 1.0
-            model.get_output_embeddings().bias.copy_((frequency / frequency.sum()).log())
+            model.get_output_embeddings().bias.copy_(log_frequencies(corpus, len(tokenizer)))
             last_norm.weight.fill_(STD / COUNTED_STD)  # the embeddings score the guesses too: as evenly as usual
     set_dropout(model, config.model.dropout)
     return model
+
+
+def sizes_of(config: PretrainConfig, tokenizer: Any) -> dict[str, Any]:
+    """A new model's sizes, as ``transformers`` names them.
+
+    Raises:
+        MirrorError: the text cannot give embeddings of this width.
+    """
+    if config.model.start is Start.ppmi and len(tokenizer) <= config.model.hidden:
+        raise MirrorError(
+            f"model.start=ppmi cannot make vectors of model.hidden={config.model.hidden} for a vocabulary of "
+            f"{len(tokenizer)} entries: set model.start=random, lower model.hidden or raise tokenizer.vocab_size."
+        )
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.model.hidden,
+        "num_hidden_layers": config.model.layers,
+        "num_attention_heads": config.model.heads,
+        "intermediate_size": config.model.intermediate,
+        "initializer_range": STD,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def start_embeddings(config: PretrainConfig, tokenizer: Any, corpus: Corpus, embeddings: Any, offset: int = 0) -> bool:
+    """Let embeddings begin as ``model.start`` says; whether they were counted. Positions begin at ``offset``."""
+    if config.model.start is not Start.ppmi:
+        return False
+    log.info("counting and factorising co-occurrences for the embeddings …")
+    with torch.no_grad():
+        vectors = ppmi_embeddings(corpus, len(tokenizer), config.model.hidden, COUNTED_STD, config.seed)
+        embeddings.word_embeddings.weight.copy_(vectors)
+        embeddings.word_embeddings.weight[tokenizer.pad_token_id] = 0
+        embeddings.position_embeddings.weight[offset:] = sinusoids(
+            config.model.positions, config.model.hidden, COUNTED_STD / 2
+        )
+    return True

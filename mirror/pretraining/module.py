@@ -70,7 +70,7 @@ class PretrainModule(pl.LightningModule):
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
         self.bag_weight = bag_of_words
         self.bag_of_words = (
-            VocabularyHead(model.config.hidden_size, model.get_output_embeddings()) if bag_of_words else None
+            VocabularyHead(model.config.hidden_size, objective.scores_of(model)) if bag_of_words else None
         )
         self.objective = objective
         self.reader = MaskReader(model, encoder)
@@ -93,7 +93,7 @@ class PretrainModule(pl.LightningModule):
         held = []
         for block, words, read in zip(batch.blocks, batch.words, states, strict=True):
             means = self._mean(read, block, ())  # (B, D)
-            scores = self.bag_of_words(means, self.model.get_output_embeddings()).float()  # (B, V)
+            scores = self.bag_of_words(means, self.objective.scores_of(self.model)).float()  # (B, V)
             owner, token = words
             held.append(-scores.log_softmax(dim=-1)[owner, token].sum())
         return torch.stack(held).sum()
@@ -135,7 +135,8 @@ class PretrainModule(pl.LightningModule):
         self.loss = checkpoint.get("last_loss", self.loss)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new mean."""
+        """Begin a new mean; what is drawn does not depend on what was before."""
+        torch.manual_seed(self.seed)
         self._held_out = [0.0, 0.0]
 
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
@@ -159,8 +160,8 @@ class PretrainModule(pl.LightningModule):
     def fill(self) -> list[str]:
         """The samples with the model's predictions, one line each."""
         lines = []
-        was_training = self.model.training
-        self.model.eval()
+        was_training = self.training
+        self.eval()
         tokenizer = self.encoder.tokenizer
         for text, word in self.samples:
             block = self.encoder.layout.blocks(self.encoder.layout.tokenize([text]))[0].to(self.encoder.device)
@@ -168,7 +169,7 @@ class PretrainModule(pl.LightningModule):
             best = self.logits(block, at)[0].topk(GUESSES).indices.tolist()
             guesses = ", ".join(tokenizer.decode([token]).strip() for token in best)
             lines.append(f"{text.replace(tokenizer.mask_token, '[' + guesses + ']', 1)} ({word})")
-        self.model.train(was_training)
+        self.train(was_training)
         return lines
 
     def configure_optimizers(self) -> Any:

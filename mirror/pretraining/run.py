@@ -28,7 +28,7 @@ from mirror.errors import MirrorError
 from mirror.pretraining.average import AveragedWeights
 from mirror.pretraining.card import model_card, tuning_command, tuning_settings
 from mirror.pretraining.corpus import CorpusData, MaskedBatches
-from mirror.pretraining.model import TOKENIZER, build_model, find_tokenizer
+from mirror.pretraining.model import TOKENIZER, find_tokenizer
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
 from mirror.pretraining.objectives.base import Objective, objective_kind
 from mirror.report.console import time_line
@@ -94,7 +94,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
             corpus = kind.corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
             note_texts(record, corpus.fingerprint, config.data.path, before)
         with record.phase("load"):
-            model = build_model(config, tokenizer, corpus if before is None else None)
+            model = kind.model(config, tokenizer, corpus if before is None else None)
             longest = longest_text(model.base_model, tokenizer)
             if config.batch.max_tokens > longest:
                 name = "=".join(config.model.begins_with or ("tokenizer.path", str(config.tokenizer.path)))
@@ -133,7 +133,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
             log.info("going on from step %d", before.steps)
             before.keep_curve()
         samples = _samples([text for text, _ in held_out], tokenizer)
-        objective = build(config.objective, "objective", Objective, model=model, encoder=encoder)
+        given = {"model": model, "encoder": encoder, "dropout": config.model.dropout}
+        objective = build(config.objective, "objective", Objective, **given)
         module = PretrainModule(
             model, encoder, objective, config.optim, config.schedule, steps, samples, config.seed, config.bag_of_words
         )
@@ -149,7 +150,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         record["fill"] = module.fill()
 
         with record.phase("save"), repeatable(folder):
-            card = model_card(config, table, record.content, by_step(folder))
+            card = model_card(config, table, record.content, by_step(folder), fills=kind.fills)
             # What this run has saved already, before it was stopped, is saved again.
             carried = json.dumps(tuning_settings(config, model.config, objective.pooling), indent=2) + "\n"
             beside = {"README.md": card, TUNING: carried}
@@ -226,7 +227,7 @@ def _fit(
         val_check_interval=min(config.held_out.every, data.steps) if data.validation else None,
         check_val_every_n_epoch=None if data.validation else 1,
     )
-    module.model.train()
+    module.train()
     try:
         with logging_redirect_tqdm(), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)

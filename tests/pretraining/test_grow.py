@@ -105,8 +105,8 @@ def test_a_run_grows_a_model(tiny_bert: Path, tmp_path: Path, caplog: pytest.Log
         ({"intermediate": 32}, r"model\.intermediate=32 is less than the 64 of"),
     ],
 )
-def test_sizes_that_it_does_not_grow_into(changed: dict[str, int], reason: str, tiny_bert: Path) -> None:
-    plain = {"layers": 2, "hidden": 32, "heads": 4, "intermediate": 64}
+def test_sizes_that_it_does_not_grow_into(changed: dict[str, Any], reason: str, tiny_bert: Path) -> None:
+    plain: dict[str, Any] = {"layers": 2, "hidden": 32, "heads": 4, "intermediate": 64}
     with pytest.raises(MirrorError, match=reason):
         grown(masked_model(tiny_bert), ArchitectureConfig(grow_from="x", **(plain | changed)))
 

@@ -25,6 +25,7 @@ OBJECTIVES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "mlm": ([], ("loss",)),
     "retromae": ([], ("loss", "decoder")),
     "enhanced": (["objective=retromae", "objective.enhanced=true", "objective.pooling=cls"], ("loss", "decoder")),
+    "electra": ([], ("loss", "replaced")),
     "tlm": (["objective=tlm"], ("loss",)),
 }
 """The settings, and the losses that are added up."""
@@ -56,6 +57,9 @@ def test_losses_fall_and_the_model_loads(
     assert [key for key in report["missing_keys"] if "pooler" not in key] == []
     assert loaded.config.num_hidden_layers == 2
     assert not any("decoder.up" in key or "generator" in key for key in load_file(tmp_path / "model/model.safetensors"))
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert ("## What the generator fills in" in card) == (name == "electra")
+    assert ("pipeline_tag: fill-mask" in card) == (name != "electra")
     assert MirrorEncoder.load(tmp_path / "model", "mean").encode(["A man plays a guitar."]).shape == (1, 32)
 
 

@@ -1,8 +1,8 @@
 """The seam of what pre-training minimises.
 
 One of a user's own is one file: an ``Objective``, and ``_target_: my_package.MyObjective`` in a file of the group
-``objective``. Its settings are the arguments of its ``__init__``; where it asks for ``model`` or ``encoder``, it is
-given the model that is trained, or its backbone with the tokenizer.
+``objective``. Its settings are the arguments of its ``__init__``; where it asks for ``model``, ``encoder`` or
+``dropout``, it is given the model that is trained, its backbone with the tokenizer, or the rate.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from mirror.encoder.packing import TokenBlock
 from mirror.errors import MirrorError
 from mirror.losses.gather import world_size
 from mirror.pretraining.corpus import Corpus, MaskedBatch, tokenize_corpus
+from mirror.pretraining.model import build_model
 from mirror.pretraining.reader import MaskReader
 
-GIVEN = ("model", "encoder")
+GIVEN = ("model", "encoder", "dropout")
 """What a run hands in."""
 
 
@@ -48,6 +49,8 @@ class Objective(nn.Module):
 
     pairs: ClassVar[bool] = False
     """Whether it reads pairs of texts."""
+    fills: ClassVar[bool] = True
+    """Whether the model that is trained fills in masks; another kind of model begins anew."""
     pooling = Pooling.first_last
     """What suits a new model, in which nothing else has taught the CLS token to stand for a text."""
 
@@ -55,6 +58,16 @@ class Objective(nn.Module):
     def corpus(texts: Sequence[Pair], tokenizer: Any, max_tokens: int, *, progress: bool) -> Corpus:
         """The texts as pieces of tokens, of each pair the first text; see ``tokenize_corpus``."""
         return tokenize_corpus([text for text, _ in texts], tokenizer, max_tokens, progress=progress)
+
+    @staticmethod
+    def model(config: PretrainConfig, tokenizer: Any, corpus: Corpus | None) -> Any:
+        """The model to train; see ``build_model``."""
+        return build_model(config, tokenizer, corpus)
+
+    def scores_of(self, model: Any) -> nn.Linear:
+        """What scores the vocabulary, (V, E), for bags of words."""
+        found: nn.Linear = model.get_output_embeddings()
+        return found
 
     def forward(self, reader: MaskReader, batch: MaskedBatch) -> Reading:
         """What is minimised on a batch.
@@ -112,4 +125,7 @@ def objective_kind(config: PretrainConfig) -> type[Objective]:
             f"objective.{TARGET}={config.objective[TARGET]} reads pairs of translations: give a file of them by "
             "data=pairs, one pair a line as in a||b, or name their second column, data.pair_column=…."
         )
+    if config.model.begins_with and not kind.fills:
+        setting, _ = config.model.begins_with
+        raise MirrorError(f"objective.{TARGET}={config.objective[TARGET]} begins a new model: leave {setting} out.")
     return kind

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -460,13 +461,38 @@ def test_pretrain_then_train(command: Command, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "encoder").is_dir()
 
 
+def test_pretrain_on_pairs(command: Command, tmp_path: Path) -> None:
+    """The pairs are what the model is tuned with then."""
+    pairs = "".join(f"{left}||{right}\n" for left, right in pairwise(SENTENCES))
+    (tmp_path / "pairs.txt").write_text(pairs, encoding="utf-8")
+    typed = ["objective=tlm", "data=pairs", "data.path=pairs.txt", "hydra.run.dir=raw"]
+    result = command("pretrain", *PRETRAIN, *typed)
+    assert result.code == 0, result.err
+    *_, last = result.err.splitlines()
+    assert shlex.split(last)[2:] == [
+        f"model.path={tmp_path}/raw/model",
+        "data.path=pairs.txt",
+        "data.pair_separator='||'",
+    ]
+    assert command("train", *shlex.split(last)[2:], *SMALL, "hydra.run.dir=run").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "reasons"),
     [
         ([], ["data.path is not set"]),
         (["data.path=empty.txt"], ["empty.txt is empty"]),
         (["data.path=texts.txt", "data.pair_separator='||'"], ["mean nothing to pre-training"]),
+        (["data.path=texts.txt", "objective=tlm"], ["tlm", "reads pairs of translations", "data=pairs"]),
+        (["data.path=same.txt", "data=pairs", "objective=tlm"], ["the two texts of each pair are the same"]),
+        (["data.path=texts.txt", "objective=electra", "model.path=x"], ["begins a new model", "model.path"]),
+        (["data.path=texts.txt", "objective=electra", "objective.generator=2"], ["objective.generator=2", "at most 1"]),
+        (["data.path=texts.txt", "objective=retromae", "objective.share=1"], ["objective.share=1", "below 1"]),
+        (["data.path=texts.txt", "objective=retromae", "objective.pooling=max"], ["pooling", "mean or cls"]),
+        (["data.path=texts.txt", "objective._target_=math.sqrt"], ["math.sqrt", "derive its class from that"]),
         (["data.path=texts.txt", "masking.share=1.5"], ["masking.share=1.5", "below 1"]),
+        (["data.path=texts.txt", "masking.final_share=0"], ["masking.final_share=0", "above 0"]),
+        (["data.path=texts.txt", "average_last=1.5"], ["average_last=1.5", "a number of steps, or a share"]),
         (["data.path=texts.txt", "bag_of_words=-1"], ["bag_of_words=-1", "0 (off) or more"]),
         (["data.path=texts.txt", "model.heads=5"], ["model.hidden=32", "model.heads=5"]),
         (["data.path=texts.txt", "batch.max_tokens=600", "batch.tokens=1000"], ["model.positions=512"]),
@@ -475,6 +501,7 @@ def test_pretrain_then_train(command: Command, tmp_path: Path) -> None:
 )
 def test_pretrain_refuses(command: Command, tmp_path: Path, arguments: list[str], reasons: list[str]) -> None:
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "same.txt").write_text("".join(f"{text}||{text}\n" for text in SENTENCES), encoding="utf-8")
     assert_refused(command("pretrain", *PRETRAIN, *arguments), *reasons)
 
 

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import get_type_hints
@@ -13,7 +14,8 @@ from typing import get_type_hints
 import pytest
 
 from mirror.config.compose import CONF, SCHEMAS
-from tests.conftest import ROOT
+from tests.commands import Command
+from tests.conftest import ROOT, SENTENCES
 
 DOCS = ROOT / "docs"
 TUTORIALS = [
@@ -73,6 +75,31 @@ def test_shown_command_composes(command: str) -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         check_parts(settings(compose("train", overrides=single)))
+
+
+PRETRAINING = [
+    line
+    for _, code in FENCED.findall((DOCS / "howto" / "pretraining.md").read_text(encoding="utf-8"))
+    for line in code.splitlines()
+]
+SHORT = [
+    "model.hidden=64", "model.intermediate=128", "model.layers=4", "model.heads=8", "tokenizer.vocab_size=150",
+    "batch.tokens=300", "batch.max_tokens=32", "trainer.max_steps=3", "held_out.texts=10", "trainer.accelerator=cpu",
+    "hydra.run.dir=run",
+]  # fmt: skip
+"""What makes a run of pre-training short; a BERT of half these sizes can be grown to them."""
+
+
+@pytest.mark.parametrize("line", PRETRAINING)
+def test_shown_pretraining_runs(line: str, command: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    pairs = "".join(f"{left}||{right}\n" for left, right in pairwise(SENTENCES))
+    (tmp_path / "pairs.txt").write_text(pairs, encoding="utf-8")
+    words = shlex.split(line.replace("outputs/pretrain/small/model", str(tiny_bert)))
+    assert words[:2] == ["python", "scripts/pretrain.py"]
+    result = command("pretrain", *words[2:], *SHORT)
+    assert result.code == 0, result.err
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.config.compose import settings
@@ -96,6 +97,48 @@ def test_a_part_from_outside_runs_to_the_end_and_resumes(
     assert by_step(own / "stopped") == losses
     again = MirrorEncoder.load(own / "stopped" / "encoder").state_dict()
     assert all(torch.equal(weights, again[name]) for name, weights in saved.state_dict().items())
+
+
+PRETRAIN = [
+    "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
+    "batch.max_tokens=32", "held_out.texts=10", "trainer=cpu", "trainer.progress=false", "trainer.max_steps=6",
+    "trainer.precision=fp32", "model.dropout=0.1", "model.start=random", "schedule.warmup_steps=0",
+]  # fmt: skip
+
+
+def test_an_objective_from_outside_runs_to_the_end_and_resumes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mirror.config.compose import CONF, register_schemas, resumed
+    from mirror.pretraining.module import PretrainModule
+    from mirror.pretraining.run import pretrain
+
+    (own / "conf" / "objective").mkdir(parents=True)
+    (own / "conf" / "objective" / "mine.yaml").write_text("_target_: own_package.Length\nweight: 0.5\n")
+    register_schemas()
+    GlobalHydra.instance().clear()
+    path = f"hydra.searchpath=[file://{own / 'conf'}]"
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        words = [path, f"data.path='{own}/texts/a.txt'", *PRETRAIN, "objective=mine"]
+        config = settings(hydra.compose("pretrain", overrides=words))
+
+    def stop(self: PretrainModule, *arguments: Any) -> None:
+        if self.global_step == 4:
+            raise KeyboardInterrupt
+
+    for name in ("whole", "stopped"):
+        (own / name).mkdir()
+    pretrain(config, own / "whole")
+    assert by_step(own / "whole", "length")
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainModule, "on_train_batch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, own / "stopped")
+    pretrain(resumed("pretrain", own / "stopped", [f"resume={own / 'stopped'}"]), own / "stopped")
+    whole, after = (load_file(own / name / "model" / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    assert "| objective | Length (weight 0.5) |" in (own / "whole" / "model" / "README.md").read_text()
 
 
 def test_what_the_parts_leave(own: Path, tiny_bert: Path) -> None:

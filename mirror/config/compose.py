@@ -54,7 +54,7 @@ MOVED = {
     "data.builtin": "data=words or data=pydocs",
 }
 """Former spellings, with what to write now."""
-PARTS = ("aug", "perturb", "loss", "auxiliary", "head", "post", "adapt", "optim", "schedule")
+PARTS = ("aug", "perturb", "loss", "auxiliary", "head", "post", "adapt", "objective", "optim", "schedule")
 """Sections that are parts; the files of their groups list their settings."""
 FREE_ON_RESUME = ("trainer.", "logger.", "checkpoint_every", "resume", "hydra.")
 """Settings that may differ between a run and its continuation."""

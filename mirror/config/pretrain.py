@@ -1,6 +1,6 @@
 """Settings of a pre-training run, ``scripts/pretrain.py``."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mirror.config.checks import check, rate
@@ -18,6 +18,9 @@ class ArchitectureConfig:
 
     path: str | None = None
     """Hub name or local folder of a masked language model to continue from, with its sizes and its tokenizer."""
+    grow_from: str | None = None
+    """Folder or hub name of a smaller BERT or RoBERTa: the new model of the sizes below begins with its weights, its
+    layers copied on top of each other and its units side by side, and has its tokenizer."""
     layers: int = 4
     """Layers of the transformer."""
     hidden: int = 256
@@ -40,8 +43,19 @@ class ArchitectureConfig:
         check(8 <= self.positions <= 2**20, "model.positions", self.positions, f"from 8 to {2**20}")
         if self.hidden % self.heads:
             raise MirrorError(f"model.hidden={self.hidden} cannot be divided among model.heads={self.heads}.")
+        if self.path and self.grow_from:
+            raise MirrorError(
+                f"model.path={self.path} is continued as it is, model.grow_from={self.grow_from} begins a larger "
+                "model: leave one of them out."
+            )
         check(self.learning_rate > 0, "model.learning_rate", self.learning_rate, "above 0")
         rate("model.dropout", self.dropout)
+
+    @property
+    def begins_with(self) -> tuple[str, str] | None:
+        """The setting that names a model to begin with, and the model."""
+        found = {"model.path": self.path, "model.grow_from": self.grow_from}
+        return next(((setting, name) for setting, name in found.items() if name), None)
 
     def weights(self, vocabulary: int) -> int:
         """About so many numbers make a new model: its matrices, with the embeddings of the vocabulary and positions."""
@@ -77,11 +91,22 @@ class MaskingConfig:
     """Share of these tokens that are shown as the mask token."""
     random: float = 0.1
     """Share of these tokens that are shown as a random token; the rest is shown unchanged."""
+    final_share: float | None = None
+    """The share at the last step, to which ``share`` moves evenly: 0.15 with a ``share`` of 0.3 (Ankner et al. 2024).
+    Null keeps ``share``."""
 
     def __post_init__(self) -> None:
         check(0 < self.share < 1, "masking.share", self.share, "above 0 and below 1")
+        ok = self.final_share is None or 0 < self.final_share < 1
+        check(ok, "masking.final_share", self.final_share, "above 0 and below 1, or null")
         check(0 <= self.masked <= 1, "masking.masked", self.masked, "from 0 to 1")
         check(0 <= self.random <= 1 - self.masked, "masking.random", self.random, "from 0 to 1 - masking.masked")
+
+    def at(self, done: float) -> "MaskingConfig":
+        """The masking where a share ``done`` of the run, from 0 to 1, is over."""
+        if self.final_share is None:
+            return self
+        return replace(self, share=self.share + (self.final_share - self.share) * done)
 
 
 @dataclass
@@ -119,11 +144,13 @@ class HeldOutConfig:
 class PretrainConfig:
     """Masked language modelling: ``scripts/pretrain.py``."""
 
+    objective: Any = field(default_factory=dict)
+    """See ``mirror.pretraining.objectives``."""
     model: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     bag_of_words: float = 0.0
-    """Weight of a second loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
+    """Weight of a further loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
     that will be mirror-tuned; 0 is masked language modelling alone."""
     data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
     batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
@@ -134,6 +161,9 @@ class PretrainConfig:
     """See ``mirror.training.schedule``."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    average_last: float = 0
+    """The saved weights are the mean over so many steps at the end of the run; below 1 it is a share of the steps, 0
+    saves the last weights. It suits a rate that does not fall to zero, as ``schedule=constant``."""
     checkpoint_every: int = 500
     """Steps between two checkpoints."""
     half: bool = False
@@ -144,22 +174,24 @@ class PretrainConfig:
     """Everything drawn at random follows from it."""
 
     def __post_init__(self) -> None:
+        self.objective = self.objective or {"_target_": "mirror.pretraining.objectives.mlm.MaskedLanguageModelling"}
         check(self.trainer.max_epochs >= 1, "trainer.max_epochs", self.trainer.max_epochs, "at least 1")
         check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
+        ok = self.average_last >= 0 and (self.average_last < 1 or self.average_last == int(self.average_last))
+        check(ok, "average_last", self.average_last, "a number of steps, or a share of them below 1")
         check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         check(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
         if self.batch.max_tokens > self.model.positions:
             raise MirrorError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than model.positions={self.model.positions}."
             )
-        if self.model.path and self.tokenizer.kind is not TokenizerConfig.kind:
+        begins_with = self.model.begins_with
+        if begins_with and self.tokenizer.kind is not TokenizerConfig.kind:
             raise MirrorError(
-                f"tokenizer.kind={self.tokenizer.kind.value} is for a new model, and model.path={self.model.path} has "
-                "its own tokenizer: leave one of them out."
+                f"tokenizer.kind={self.tokenizer.kind.value} is for a new model, and {'='.join(begins_with)} has its "
+                "own tokenizer: leave one of them out."
             )
         if self.data.exclude_tests:
             raise MirrorError("data.exclude_tests means nothing to pre-training, which measures no sets: leave it out.")
         if self.trainer.strategy is Strategy.fsdp:
             raise MirrorError("trainer=fsdp is for mirror tuning: pre-train with trainer=ddp.")
-        if self.data.pair_column or self.data.pair_separator:
-            raise MirrorError("data.pair_column and data.pair_separator mean nothing to pre-training: leave them out.")

@@ -20,26 +20,46 @@ PLAIN = re.compile(r"[\w./:-]+")
 
 
 def model_card(
-    config: PretrainConfig, table: TextTable, record: Mapping[str, Any], curve: Sequence[tuple[int, float]]
+    config: PretrainConfig,
+    table: TextTable,
+    record: Mapping[str, Any],
+    curve: Sequence[tuple[int, float]],
+    *,
+    fills: bool = True,
 ) -> str:
-    """Recipe, text, loss curve and limits; Markdown with the hub's front matter."""
+    """Recipe, text, loss curve and limits; Markdown with the hub's front matter. ``fills`` says whether the saved model
+    fills in masks; else another one did, which is left behind.
+    """
     model, masking = config.model, config.masking
     command = " ".join(["python scripts/pretrain.py", *record["command"][1:]])
     seconds = record.get("earlier_seconds", 0) + record["seconds"].get("train", 0)
     rest = 1 - masking.masked - masking.random
+    share = f"{masking.share:.0%}"
+    if masking.final_share is not None:
+        share += f" at the first step, evenly to {masking.final_share:.0%} at the last,"
     shown = f"{masking.masked:.0%} masked, {masking.random:.0%} random, {rest:.0%} as they are"
     stored = f"{record['hardware']['precision']}, stored in {'half' if config.half else 'single'} precision"
     begin = f"continued from {model.path}" if model.path else f"from nothing (embeddings: {model.start.value})"
+    if model.grow_from:
+        begin = f"grown from {model.grow_from}"
     bags = ""
     if config.bag_of_words:
         bags = f"\n| bag of words | of each text, predicted by its mean vector; weight {config.bag_of_words} |"
+    average = ""
+    if config.average_last:
+        over = f"{config.average_last:g}" if config.average_last >= 1 else f"{config.average_last:.0%}"
+        average = f"\n| weights | mean over the last {over} of the steps |"
+    tag, title, whose = "fill-mask", "A masked language model", "Cross"
+    if not fills:
+        tag, title = "feature-extraction", "A discriminator of replaced tokens"
+        whose = "Of the generator, which is left behind: cross"
     return f"""---
 library_name: transformers
-pipeline_tag: fill-mask
-tags: [fill-mask, mirror-bert]
+pipeline_tag: {tag}
+tags: [{tag}, mirror-bert]
 ---
 
-# A masked language model of {record["parameters"] / 1e6:.1f}M parameters
+# {title} of {record["parameters"] / 1e6:.1f}M parameters
 
 Trained on {datetime.now(UTC):%Y-%m-%d} with `scripts/pretrain.py`, {begin}. It is raw: for vectors of texts, tune it
 with `{tuning_command(config, "this/folder")}`, best with one sentence a
@@ -49,7 +69,8 @@ line in `data.path`: whole paragraphs can leave it worse than it is.
 |---|---|
 | text | {table} |
 | tokens seen | {record["tokens"] / 1e6:.1f}M, in {record["steps"]} steps of {config.batch.tokens} |
-| masking | {masking.share:.0%} of the tokens, unit: {masking.unit.value}; {shown} |{bags}
+| objective | {described(config.objective)} |
+| masking | {share} of the tokens, unit: {masking.unit.value}; {shown} |{bags}{average}
 | pieces | at most {config.batch.max_tokens} tokens |
 | optimizer | {described(config.optim)} |
 | schedule | {described(config.schedule)} |
@@ -64,11 +85,11 @@ line in `data.path`: whole paragraphs can leave it worse than it is.
 
 ## Loss
 
-Cross entropy of the masked tokens in nats while training; perplexity on {record["data"]["held out"]} held-out texts.
+{whose} entropy of the masked tokens in nats while training; perplexity on {record["data"]["held out"]} held-out texts.
 
 {_curve_table(curve, record["perplexity"])}
 
-## What it fills in
+## What {"it" if fills else "the generator"} fills in
 
 {chr(10).join(f"- {line}" for line in record["fill"]) or "-"}
 
@@ -79,18 +100,19 @@ texts than {config.batch.max_tokens} tokens were never seen as a whole.
 """
 
 
-def tuning_settings(config: PretrainConfig, architecture: Any) -> dict[str, Any]:
-    """What a new model is to be tuned with: what suits its shape, pooled over its tokens, since nothing has taught its
-    CLS token to stand for a text; an adapted model keeps what suited it.
+def tuning_settings(config: PretrainConfig, architecture: Any, pooling: Pooling) -> dict[str, Any]:
+    """What a new model is to be tuned with: what suits its shape, and its objective; an adapted model keeps what suited
+    it.
 
     Args:
         config: of the run.
         architecture: the model's configuration, of ``transformers``.
+        pooling: what the objective has taught.
     """
     if config.model.path:
         found = suited(config.model.path)
     else:
-        found = replace(by_config(architecture.to_dict()), pooling=Pooling.first_last.value)
+        found = replace(by_config(architecture.to_dict()), pooling=pooling.value)
     return {name: getattr(found, name) for name in CARRIED}
 
 
@@ -98,7 +120,7 @@ def tuning_command(config: PretrainConfig, folder: Path | str) -> str:
     """A command that tunes the model on the text it has read, to be typed as it is."""
     data, usual = config.data, DataConfig()
     settings = {"model.path": str(folder), "data.path": data.path}
-    for name in ("name", "split", "column"):
+    for name in ("name", "split", "column", "pair_column", "pair_separator"):
         if getattr(data, name) != getattr(usual, name):
             settings[f"data.{name}"] = getattr(data, name)
     if not config.model.path and config.model.positions < BatchConfig.max_tokens:

@@ -51,7 +51,6 @@ class Corpus:
 def tokenize_corpus(texts: Sequence[str], tokenizer: Any, max_tokens: int, *, progress: bool) -> Corpus:
     """Token ids of the texts; a text of more than ``max_tokens`` becomes several pieces of nearly the same length."""
     longest = max_tokens - tokenizer.num_special_tokens_to_add()
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     parts: list[NDArray[Any]] = []
     lengths: list[int] = []
     for first in tqdm(range(0, len(texts), CHUNK), "tokenising", unit_scale=CHUNK, disable=not progress, leave=False):
@@ -60,11 +59,28 @@ def tokenize_corpus(texts: Sequence[str], tokenizer: Any, max_tokens: int, *, pr
         )
         for ids in encoded["input_ids"]:
             if ids:
-                parts.append(np.array(ids, dtype=dtype))
+                parts.append(np.array(ids, dtype=_kind_of_ids(tokenizer)))
                 pieces = -(-len(ids) // longest)
                 lengths += [len(ids) * (i + 1) // pieces - len(ids) * i // pieces for i in range(pieces)]
-    flat = np.concatenate(parts) if parts else np.empty(0, dtype)
+    return joined(parts, lengths, tokenizer)
+
+
+def joined(parts: Sequence[Any], lengths: Sequence[int], tokenizer: Any) -> Corpus:
+    """Lists of token ids as a corpus of pieces of the given lengths."""
+    dtype = _kind_of_ids(tokenizer)
+    flat = np.concatenate([np.asarray(part, dtype=dtype) for part in parts]) if parts else np.empty(0, dtype)
     return Corpus(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+
+def _kind_of_ids(tokenizer: Any) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+
+
+def frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens before and behind a text."""
+    alone, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    place = next(i for i in range(len(whole)) if whole[i : i + len(alone)] == alone)
+    return whole[:place], whole[place + len(alone) :]
 
 
 @dataclass
@@ -126,10 +142,10 @@ class MaskedBatches(Dataset[MaskedBatch]):
     ) -> None:
         self.corpus, self.encoder, self.batch, self.masking, self.seed = corpus, encoder, batch, masking, seed
         self.rank, self.world = 0, 1
+        self.run_steps = 1
+        """Steps of the whole run, over which the share of masks moves."""
         tokenizer = encoder.tokenizer
-        alone, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
-        place = next(i for i in range(len(whole)) if whole[i : i + len(alone)] == alone)
-        self.prefix, self.suffix = whole[:place], whole[place + len(alone) :]
+        self.prefix, self.suffix = frame(tokenizer)
         self.lengths = corpus.lengths + len(self.prefix) + len(self.suffix)
         self.opens = np.array(opens_word(tokenizer))
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
@@ -168,8 +184,9 @@ class MaskedBatches(Dataset[MaskedBatch]):
         ids, text = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         rng = np.random.default_rng((self.seed, 1, step))
         special = np.isin(ids, self.encoder.tokenizer.all_special_ids)
-        chosen = choose_tokens(text, special, self.opens[ids], self.masking, rng)
-        seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, self.masking, rng)
+        masking = self.masking.at(min(step / max(self.run_steps - 1, 1), 1.0))
+        chosen = choose_tokens(text, special, self.opens[ids], masking, rng)
+        seen = corrupt(ids, chosen, self.encoder.tokenizer.mask_token_id, self.ordinary, masking, rng)
         wanted = np.where(chosen, ids + 1, 0)  # travels through the packing as one more kind of id; 0 is none
         cuts = np.cumsum([len(row) for row in rows])[:-1]
         vocabulary = len(self.encoder.tokenizer)

@@ -79,3 +79,9 @@ def sinusoids(positions: int, dimension: int, std: float) -> Tensor:
     frequency = 10_000 ** (-torch.arange(0, dimension, 2, dtype=torch.float32) / dimension)
     waves = torch.stack([torch.sin(place * frequency), torch.cos(place * frequency)], dim=-1)  # (P, D / 2, 2)
     return waves.flatten(1)[:, :dimension] * std * 2**0.5  # a wave's standard deviation is its amplitude over root two
+
+
+def log_frequencies(corpus: Corpus, vocabulary: int) -> Tensor:
+    """(V,), the logarithms of the tokens' shares of the text, each counted once more."""
+    frequency = torch.bincount(torch.from_numpy(corpus.ids.astype("int64")), minlength=vocabulary) + 1.0
+    return (frequency / frequency.sum()).log()

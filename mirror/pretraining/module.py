@@ -1,4 +1,4 @@
-"""The pre-training step: masked tokens in, cross entropy out.
+"""The pre-training step: masked tokens in, losses out. The objective says which.
 
 Besides the masked tokens, a text's mean vector can be made to predict its bag of words: each distinct token of it
 should score high in the vocabulary. Masked tokens train the token vectors, not their mean.
@@ -14,20 +14,21 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock
 from mirror.encoder.stages import TokenPooling
 from mirror.errors import MirrorError
 from mirror.pretraining.corpus import MaskedBatch
+from mirror.pretraining.heads import VocabularyHead
+from mirror.pretraining.objectives.base import Objective, Term
+from mirror.pretraining.reader import MaskReader
 from mirror.training.optimizer import optimizers
 from mirror.training.resume import seed_step
 
 log = logging.getLogger(__name__)
 
-STD = 0.02
-"""Standard deviation of new weights (Devlin et al. 2019)."""
 LOG_EVERY = 50
 """Steps between two readings of the loss."""
 PERPLEXITY = "val/perplexity"
@@ -36,36 +37,13 @@ GUESSES = 3
 """Predictions shown for each blank."""
 
 
-class BagOfWords(nn.Module):
-    """Scores over the vocabulary for the mean vectors of texts; a separate head, dropped after pre-training.
-
-    With the mask head instead, the raw mean is better and mirror tuning adds less to it (benchmarks/results/notes.md).
-    """
-
-    def __init__(self, hidden: int, embeddings: nn.Linear) -> None:
-        """``hidden`` is the size D of the states; ``embeddings`` (V, E) score the vocabulary."""
-        super().__init__()
-        size = embeddings.in_features
-        self.layer, self.norm = nn.Linear(hidden, size), nn.LayerNorm(size)
-        nn.init.eye_(self.layer.weight)
-        nn.init.zeros_(self.layer.bias)
-        spread = float(embeddings.weight.detach().std())
-        nn.init.constant_(self.norm.weight, STD / spread)  # initial scores vary as little as a new model's
-        self.bias = nn.Parameter(torch.zeros(embeddings.out_features))
-        if embeddings.bias is not None:
-            self.bias.data.copy_(embeddings.bias.data)
-
-    def forward(self, means: Tensor, embeddings: nn.Linear) -> Tensor:
-        """(B, D) to (B, V)."""
-        return F.linear(self.norm(self.layer(means)), embeddings.weight, self.bias)
-
-
 class PretrainModule(pl.LightningModule):
-    """Masked language modelling.
+    """One step of pre-training after another.
 
     Args:
         model: a masked language model as ``AutoModelForMaskedLM`` loads it; trained in place.
         encoder: its backbone with its tokenizer.
+        objective: what is minimised.
         optim: the optimizer as a part; see ``mirror.training.optimizer``.
         schedule: the course of its rate as a part.
         steps: of the whole run.
@@ -78,6 +56,7 @@ class PretrainModule(pl.LightningModule):
         self,
         model: Any,
         encoder: MirrorEncoder,
+        objective: Objective,
         optim: Mapping[str, Any],
         schedule: Mapping[str, Any],
         steps: int,
@@ -91,12 +70,11 @@ class PretrainModule(pl.LightningModule):
         self._encoder = [encoder]  # in a list, so that its weights are not counted twice
         self.bag_weight = bag_of_words
         self.bag_of_words = (
-            BagOfWords(model.config.hidden_size, model.get_output_embeddings()) if bag_of_words else None
+            VocabularyHead(model.config.hidden_size, objective.scores_of(model)) if bag_of_words else None
         )
-        self._wanted: tuple[TokenBlock, Tensor] | None = None
-        self._means: Tensor | None = None
+        self.objective = objective
+        self.reader = MaskReader(model, encoder)
         self._mean = TokenPooling("mean")
-        encoder.backbone.register_forward_hook(self._keep_wanted)
         self.loss = math.nan
         self._held_out = [0.0, 0.0]
 
@@ -105,50 +83,37 @@ class PretrainModule(pl.LightningModule):
         """The backbone as an encoder."""
         return self._encoder[0]
 
-    def _keep_wanted(self, backbone: Any, arguments: Any, output: Any) -> Any:
-        """Pass only the states of the masked tokens to the head: a seventh of all tokens."""
-        if self._wanted is not None:
-            block, places = self._wanted
-            states = output.last_hidden_state  # (R, W, D)
-            self._means = self._mean(states, block, ()) if self.bag_of_words else None  # (B, D)
-            output.last_hidden_state = states.flatten(0, 1)[places][None]  # (1, M, D)
-        return output
-
     def logits(self, block: TokenBlock, places: Tensor) -> Tensor:
         """Scores over the vocabulary at ``places`` among the block's R * W tokens, (M, V)."""
-        self._wanted = block, places
-        try:
-            scores: Tensor = self.model(**self.encoder.layout.inputs(block)).logits[0]
-        finally:
-            self._wanted = None
-        return scores
+        return self.objective.logits(self.reader, block, places)
 
-    def _cross_entropies(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
-        """Losses of the masked tokens and, if used, of the bags of words; each summed over this device."""
-        guessed, held = [], []
-        for block, places, targets, words in zip(batch.blocks, batch.places, batch.targets, batch.words, strict=True):
-            guessed.append(F.cross_entropy(self.logits(block, places).float(), targets, reduction="sum"))
-            if self.bag_of_words is not None and self._means is not None:
-                scores = self.bag_of_words(self._means, self.model.get_output_embeddings()).float()  # (B, V)
-                owner, token = words
-                held.append(-scores.log_softmax(dim=-1)[owner, token].sum())
-        return torch.stack(guessed).sum(), torch.stack(held or [guessed[0] * 0]).sum()
+    def _bags(self, batch: MaskedBatch, states: list[Tensor]) -> Tensor:
+        """Loss of the bags of words, summed over this device; ``states`` as in ``Reading``."""
+        assert self.bag_of_words is not None
+        held = []
+        for block, words, read in zip(batch.blocks, batch.words, states, strict=True):
+            means = self._mean(read, block, ())  # (B, D)
+            scores = self.bag_of_words(means, self.objective.scores_of(self.model)).float()  # (B, V)
+            owner, token = words
+            held.append(-scores.log_softmax(dim=-1)[owner, token].sum())
+        return torch.stack(held).sum()
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Dropout depends on the step alone."""
         seed_step(self.seed, self)
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Mean cross entropy, in nats, over the masked tokens of all devices, plus that of the bags by its weight."""
-        guessed, held = self._cross_entropies(batch)
-        # DDP averages the gradients: each device's sum over the count of all, times the number of devices.
-        masked = loss = guessed / max(batch.count, 1) * self.trainer.world_size
-        self.log("loss", masked, batch_size=1, sync_dist=True)
+        """The objective's losses, added up by their weights, and that of the bags of words by its own."""
+        terms, states = self.objective(self.reader, batch)
         if self.bag_of_words:
-            bags = held / max(batch.word_count, 1) * self.trainer.world_size
-            self.log("bag_of_words", bags, batch_size=1, sync_dist=True)
-            loss = masked + self.bag_weight * bags
-        return {"loss": loss, "masked": masked.detach()}
+            bags = self._bags(batch, states) / max(batch.word_count, 1)
+            terms["bag_of_words"] = Term(bags, self.bag_weight)
+        # DDP averages the gradients: each device's sum over the count of all, times the number of devices.
+        values = {name: term.value * self.trainer.world_size for name, term in terms.items()}
+        for name, value in values.items():
+            self.log(name, value, batch_size=1, sync_dist=True)
+        loss = torch.stack([terms[name].weight * value for name, value in values.items()]).sum()
+        return {"loss": loss, "masked": values["loss"].detach()}
 
     def on_train_batch_end(self, outputs: Any, batch: MaskedBatch, batch_idx: int) -> None:
         """Stop at a loss that is not finite."""
@@ -170,12 +135,15 @@ class PretrainModule(pl.LightningModule):
         self.loss = checkpoint.get("last_loss", self.loss)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new mean."""
+        """Begin a new mean; what is drawn does not depend on what was before."""
+        torch.manual_seed(self.seed)
         self._held_out = [0.0, 0.0]
 
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
         """Add a held-out batch to the mean."""
-        self._held_out[0] += float(self._cross_entropies(batch)[0])
+        for block, places, targets in zip(batch.blocks, batch.places, batch.targets, strict=True):
+            guessed = F.cross_entropy(self.logits(block, places).float(), targets, reduction="sum")
+            self._held_out[0] += float(guessed)
         self._held_out[1] += batch.count
 
     def on_validation_epoch_end(self) -> None:
@@ -192,8 +160,8 @@ class PretrainModule(pl.LightningModule):
     def fill(self) -> list[str]:
         """The samples with the model's predictions, one line each."""
         lines = []
-        was_training = self.model.training
-        self.model.eval()
+        was_training = self.training
+        self.eval()
         tokenizer = self.encoder.tokenizer
         for text, word in self.samples:
             block = self.encoder.layout.blocks(self.encoder.layout.tokenize([text]))[0].to(self.encoder.device)
@@ -201,7 +169,7 @@ class PretrainModule(pl.LightningModule):
             best = self.logits(block, at)[0].topk(GUESSES).indices.tolist()
             guesses = ", ".join(tokenizer.decode([token]).strip() for token in best)
             lines.append(f"{text.replace(tokenizer.mask_token, '[' + guesses + ']', 1)} ({word})")
-        self.model.train(was_training)
+        self.train(was_training)
         return lines
 
     def configure_optimizers(self) -> Any:

@@ -17,16 +17,20 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mirror.config import PretrainConfig, plain
+from mirror.config.parts import build
 from mirror.config.suited import TUNING
+from mirror.data.rows import Pair
 from mirror.data.texts import read_texts
 from mirror.encoder.backbone import longest_text, quiet
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.export import save_tokenizer, write_whole
 from mirror.errors import MirrorError
+from mirror.pretraining.average import AveragedWeights
 from mirror.pretraining.card import model_card, tuning_command, tuning_settings
-from mirror.pretraining.corpus import CorpusData, MaskedBatches, tokenize_corpus
-from mirror.pretraining.model import TOKENIZER, build_model, find_tokenizer
+from mirror.pretraining.corpus import CorpusData, MaskedBatches
+from mirror.pretraining.model import TOKENIZER, find_tokenizer
 from mirror.pretraining.module import LOG_EVERY, PERPLEXITY, PretrainModule
+from mirror.pretraining.objectives.base import Objective, objective_kind
 from mirror.report.console import time_line
 from mirror.runs.record import CHECKPOINTS, RunRecord, by_step, not_written
 from mirror.runs.stop import held
@@ -64,6 +68,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     rank_zero = is_rank_zero()
     quieten(rank_zero)
     check_optimizer(config.optim, config.schedule)
+    kind = objective_kind(config)
     hardware = choose_hardware(config.trainer)
     if config.model.path is None:
         _check_size(config, hardware)
@@ -78,22 +83,24 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         with record.phase("read"):
             table = read_texts(config.data, config.seed)
             log.info("texts: %s", table)
-            training, held_out = _hold_out([text for text, _ in table.pairs], config)
+            training, held_out = _hold_out(list(table.pairs), config)
         record["data"] = {**table.counts(), "held out": len(held_out)}
 
         pl.seed_everything(config.seed, workers=True, verbose=False)
         progress = config.trainer.progress and rank_zero
         with record.phase("tokenise"):
-            tokenizer = find_tokenizer(config, training, folder, progress=progress)
-            corpus = tokenize_corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
+            texts = [text for pair in training for text in (pair if kind.pairs else pair[:1])]
+            tokenizer = find_tokenizer(config, texts, folder, progress=progress)
+            corpus = kind.corpus(training, tokenizer, config.batch.max_tokens, progress=progress)
             note_texts(record, corpus.fingerprint, config.data.path, before)
         with record.phase("load"):
-            model = build_model(config, tokenizer, corpus if before is None else None)
+            model = kind.model(config, tokenizer, corpus if before is None else None)
             longest = longest_text(model.base_model, tokenizer)
             if config.batch.max_tokens > longest:
+                name = "=".join(config.model.begins_with or ("tokenizer.path", str(config.tokenizer.path)))
                 raise MirrorError(
-                    f"batch.max_tokens={config.batch.max_tokens} is more than the {longest} tokens that model.path="
-                    f"{config.model.path} takes: lower it."
+                    f"batch.max_tokens={config.batch.max_tokens} is more than the {longest} tokens that {name} takes: "
+                    "lower it."
                 )
             encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")
             batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed)
@@ -104,9 +111,9 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
                 )
             validation = None
             if held_out:
-                pieces = tokenize_corpus(held_out, tokenizer, config.batch.max_tokens, progress=False)
-                validation = MaskedBatches(pieces, encoder, config.batch, config.masking, config.seed)
-        steps = config.trainer.max_steps or config.trainer.max_epochs * batches.steps
+                pieces = kind.corpus(held_out, tokenizer, config.batch.max_tokens, progress=False)
+                validation = MaskedBatches(pieces, encoder, config.batch, config.masking.at(1.0), config.seed)
+        batches.run_steps = steps = config.trainer.max_steps or config.trainer.max_epochs * batches.steps
         size = sum(weights.numel() for weights in model.parameters())
         log.info(
             "%s: %.2fM parameters; %s tokens in %d pieces; %d steps of %s tokens, %.1f epochs, on %s in %s",
@@ -125,13 +132,16 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         if before and rank_zero:
             log.info("going on from step %d", before.steps)
             before.keep_curve()
-        samples = _samples(held_out, tokenizer)
+        samples = _samples([text for text, _ in held_out], tokenizer)
+        given = {"model": model, "encoder": encoder, "dropout": config.model.dropout}
+        objective = build(config.objective, "objective", Objective, **given)
         module = PretrainModule(
-            model, encoder, config.optim, config.schedule, steps, samples, config.seed, config.bag_of_words
+            model, encoder, objective, config.optim, config.schedule, steps, samples, config.seed, config.bag_of_words
         )
         with record.phase("train"):
             data = CorpusData(batches, validation, steps, before.steps if before else 0, config.batch.workers)
-            _fit(config, module, data, folder, hardware, before)
+            average = AveragedWeights(model, steps, config.average_last) if config.average_last else None
+            _fit(config, module, data, folder, hardware, before, average)
         if not rank_zero:
             return
         record["steps"], record["loss"] = steps, {"last": module.loss}
@@ -140,9 +150,9 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
         record["fill"] = module.fill()
 
         with record.phase("save"), repeatable(folder):
-            card = model_card(config, table, record.content, by_step(folder))
+            card = model_card(config, table, record.content, by_step(folder), fills=kind.fills)
             # What this run has saved already, before it was stopped, is saved again.
-            carried = json.dumps(tuning_settings(config, model.config), indent=2) + "\n"
+            carried = json.dumps(tuning_settings(config, model.config, objective.pooling), indent=2) + "\n"
             beside = {"README.md": card, TUNING: carried}
             _save(model, tokenizer, folder / MODEL, beside, half=config.half, replace=before is not None)
         log.info("time: %s", time_line(record.content["seconds"]))
@@ -175,7 +185,7 @@ def _command(first: Sequence[str], resumed: Sequence[str]) -> list[str]:
     return [script, *(word for word in first[1:] if word.partition("=")[0] not in changed), *changes]
 
 
-def _hold_out(texts: list[str], config: PretrainConfig) -> tuple[list[str], list[str]]:
+def _hold_out(texts: list[Pair], config: PretrainConfig) -> tuple[list[Pair], list[Pair]]:
     """Training texts and held-out texts; at most a tenth is held out."""
     count = min(config.held_out.texts, len(texts) // 10)
     chosen = set(Random(config.seed).sample(range(len(texts)), count))
@@ -204,19 +214,20 @@ def _fit(
     folder: Path,
     hardware: Hardware,
     before: InterruptedRun | None,
+    average: AveragedWeights | None,
 ) -> None:
     trainer = build_trainer(
         config.trainer,
         hardware,
         build_trackers(config.logger, folder, plain(config)) if is_rank_zero() else [],
-        [Checkpointer(folder, config.checkpoint_every)],
+        [*([average] if average else []), Checkpointer(folder, config.checkpoint_every)],
         max_epochs=1,
         max_steps=data.steps,
         log_every_n_steps=min(LOG_EVERY, data.steps),
         val_check_interval=min(config.held_out.every, data.steps) if data.validation else None,
         check_val_every_n_epoch=None if data.validation else 1,
     )
-    module.model.train()
+    module.train()
     try:
         with logging_redirect_tqdm(), interruptible(trainer):
             trainer.fit(module, data, ckpt_path=before.checkpoint if before else None)
@@ -226,6 +237,8 @@ def _fit(
         raise not_written(folder, error) from error
     finally:
         close_trackers()
+    if average:
+        average.put()
     if not math.isfinite(sum(float(weights.detach().sum()) for weights in module.parameters())):
         raise MirrorError("The weights are not finite after training: lower optim.lr.")
     module.to(hardware.device)

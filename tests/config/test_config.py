@@ -38,7 +38,7 @@ FROM_FILES = [
 MUST_BE_GIVEN = {choice: ["data.path=texts.txt"] for choice in FROM_FILES}
 
 
-PRETRAINING = ("size", "tokenizer", "masking")
+PRETRAINING = ("objective", "size", "tokenizer", "masking")
 """The groups that only ``scripts/pretrain.py`` has."""
 
 

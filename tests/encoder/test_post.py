@@ -37,7 +37,7 @@ def test_whitening_is_the_formula(vectors: np.ndarray) -> None:
 
 
 def test_pca_keeps_the_distances_that_it_can(vectors: np.ndarray) -> None:
-    from sklearn.decomposition import PCA  # type: ignore[import-untyped]
+    from sklearn.decomposition import PCA
 
     found = mapped(vectors, pca(vectors, 4))
     np.testing.assert_allclose(np.abs(found), np.abs(PCA(4).fit_transform(vectors.astype(np.float64))), atol=1e-3)

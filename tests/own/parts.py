@@ -22,6 +22,9 @@ from mirror.evaluation.sets.files import read_table
 from mirror.evaluation.sets.score import Score, TestSet
 from mirror.losses.base import Components, Loss
 from mirror.losses.embedder import Embedder
+from mirror.pretraining.corpus import MaskedBatch
+from mirror.pretraining.objectives.base import Objective, Reading, Term, over_devices
+from mirror.pretraining.reader import MaskReader
 
 
 # --8<-- [start:loss]
@@ -153,6 +156,27 @@ class Shuffle(Views):
 
 
 # --8<-- [end:views]
+# --8<-- [start:objective]
+class Length(Objective):
+    """Masked tokens are guessed, and the CLS vector of each text tells how long it is."""
+
+    def __init__(self, model: Any, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+        self.tell = nn.Linear(model.config.hidden_size, 1)
+
+    def forward(self, reader: MaskReader, batch: MaskedBatch) -> Reading:
+        terms, states = super().forward(reader, batch)
+        errors = []
+        for block, read in zip(batch.blocks, states, strict=True):
+            lengths = block.text_index[block.text_index >= 0].bincount()  # (B,)
+            told = self.tell(read.flatten(0, 1)[block.cls_index])[:, 0]
+            errors.append((told - lengths.log()).square())
+        texts = over_devices(torch.tensor(sum(map(len, errors)), device=errors[0].device))
+        return Reading({**terms, "length": Term(torch.cat(errors).sum() / texts, self.weight)}, states)
+
+
+# --8<-- [end:objective]
 # --8<-- [start:source]
 def numbers(folder: str, size: int | None) -> list[str]:
     """Texts from a folder of one's own."""

@@ -139,3 +139,16 @@ def test_targets_are_masked_or_not_but_never_special(encoder: MirrorEncoder) -> 
     targets = torch.cat(batch.targets)
     assert not set(targets.tolist()) & set(encoder.tokenizer.all_special_ids)
     assert batch.count > 100
+
+
+def test_the_share_of_masks_falls_over_the_run(encoder: MirrorEncoder) -> None:
+    corpus = tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False)
+    masking = MaskingConfig(0.4, final_share=0.1)
+    data = MaskedBatches(corpus, encoder, PretrainBatchConfig(4096, LONGEST), masking, 0)
+    data.run_steps = 31
+    special = len(data.prefix) + len(data.suffix)
+    for step, expected in ((0, 0.4), (15, 0.25), (30, 0.1), (99, 0.1)):
+        ordinary = data[step].tokens - special * len(data.pieces(step))
+        assert data[step].count / ordinary == pytest.approx(expected, abs=0.03)
+    assert masking.at(0.5).share == pytest.approx(0.25)
+    assert MaskingConfig(0.4).at(0.5) == MaskingConfig(0.4)

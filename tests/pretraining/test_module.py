@@ -9,17 +9,18 @@ from mirror import MirrorEncoder
 from mirror.config import MaskingConfig, PretrainBatchConfig
 from mirror.pretraining.corpus import MaskedBatches, tokenize_corpus
 from mirror.pretraining.module import PretrainModule
+from mirror.pretraining.objectives.base import Objective
 from tests.architectures import ARCHITECTURES, MAX_TOKENS, build
 from tests.conftest import SENTENCES
 from tests.helpers import ADAMW, CONSTANT
 
 
-def module_of(folder: Path, bag_of_words: float = 0.0) -> PretrainModule:
+def module_of(folder: Path, bag_of_words: float = 0.0, objective: Objective | None = None) -> PretrainModule:
     torch.manual_seed(0)  # for what is not in the folder: electra's is the discriminator
     model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = MirrorEncoder.load(folder).tokenizer
     encoder = MirrorEncoder(model.base_model, tokenizer)
-    return PretrainModule(model, encoder, ADAMW, CONSTANT, 10, [], 0, bag_of_words)
+    return PretrainModule(model, encoder, objective or Objective(), ADAMW, CONSTANT, 10, [], 0, bag_of_words)
 
 
 MASKED = [name for name in ARCHITECTURES if name not in ("xlnet",)]

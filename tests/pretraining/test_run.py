@@ -82,16 +82,61 @@ def test_the_loss_falls(texts: Path, tmp_path: Path) -> None:
     assert last < 30  # of a vocabulary of 150
 
 
+@pytest.mark.parametrize("last", ["average_last=4", "average_last=0.35", "average_last=100"])
+def test_averaged_weights(last: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved is the mean, added up here, of a run that goes on from its own weights."""
+    seen: list[dict[str, torch.Tensor]] = []
+    end = PretrainModule.on_train_batch_end
+
+    def note(self: PretrainModule, *arguments: Any) -> None:
+        seen.append({name: weights.detach().clone() for name, weights in self.model.named_parameters()})
+        end(self, *arguments)
+
+    monkeypatch.setattr(PretrainModule, "on_train_batch_end", note)
+    go(texts, tmp_path / "plain", "schedule=constant")
+    plain, seen = seen, []
+    saved = go(texts, tmp_path / "run", "schedule=constant", last)
+    assert all(torch.equal(one[name], other[name]) for one, other in zip(plain, seen, strict=True) for name in one)
+    count = {"average_last=4": 4, "average_last=0.35": 4, "average_last=100": 12}[last]
+    for name in seen[0]:
+        torch.testing.assert_close(saved[name], torch.stack([step[name] for step in seen[-count:]]).mean(0))
+    assert not torch.equal(saved[name], seen[-1][name])
+    assert list(metrics(tmp_path / "run")["perplexity"]) == ["5", "10"]
+    assert metrics(tmp_path / "run")["perplexity"]["10"] != metrics(tmp_path / "plain")["perplexity"]["10"]
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "mean over the last" in card
+
+
+def test_stopped_while_the_mean_is_measured(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint has the weights that the run goes on from, not the mean."""
+    options = ["schedule=constant", "average_last=10"]
+    whole = go(texts, tmp_path / "whole", *options)
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+
+    def stop(self: PretrainModule, *arguments: Any) -> None:
+        if self.global_step == 10:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainModule, "validation_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(small(texts, *options), folder)
+    assert (folder / "checkpoints" / "step=10.ckpt").exists()
+    pretrain(resumed("pretrain", folder, [f"resume={folder}"]), folder)
+    after = weights(folder)
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+
+
 def test_loss_not_finite(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the bags alone: the loss of the masked tokens is finite still, for the weights are sound."""
-    cross_entropies = PretrainModule._cross_entropies
+    bags = PretrainModule._bags
     steps = iter(range(1, 13))
 
-    def last_is_nan(self: PretrainModule, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        guessed, held = cross_entropies(self, batch)
-        return guessed, held * float("nan") if self.training and next(steps) == 12 else held
+    def last_is_nan(self: PretrainModule, *arguments: Any) -> torch.Tensor:
+        return bags(self, *arguments) * (float("nan") if next(steps) == 12 else 1)
 
-    monkeypatch.setattr(PretrainModule, "_cross_entropies", last_is_nan)
+    monkeypatch.setattr(PretrainModule, "_bags", last_is_nan)
     with pytest.raises(MirrorError, match=r"loss is nan at step 12: lower optim\.lr"):
         go(texts, tmp_path / "run", "bag_of_words=1")
     assert not (tmp_path / "run" / "model").exists()
@@ -112,7 +157,12 @@ def test_the_loss_of_the_bags_of_words_falls(texts: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "options",
-    [["model.dropout=0"], ["model.dropout=0.1", "bag_of_words=1"], ["bag_of_words=1", "trainer.precision=bf16"]],
+    [
+        ["model.dropout=0"],
+        ["model.dropout=0.1", "bag_of_words=1"],
+        ["bag_of_words=1", "trainer.precision=bf16"],
+        ["masking.share=0.3", "masking.final_share=0.15", "average_last=6"],
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("kept", ["at the stop", "by the clock"])

@@ -1,0 +1,1 @@
+"""What pre-training minimises, one file each; chosen by ``objective=``."""

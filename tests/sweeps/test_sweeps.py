@@ -432,6 +432,8 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert f"loss.temperature={best}" in told
     lines = result.err.splitlines()
     assert any(line.startswith("trial 3 of 6") for line in lines)
+    assert sum(line.startswith("trial ") for line in lines) == 6  # its outcome stands below each, once
+    assert sum(line.startswith("  finished in ") for line in lines) == 5
     (repeated,) = [line for line in lines if line.startswith("the best by stsb-dev: python scripts/train.py ")]
     assert f"loss.temperature={best}" in repeated
 
@@ -732,6 +734,8 @@ def test_beside_each_other(tiny_bert: Path, tmp_path: Path, launcher: str, setti
     assert result.returncode == 1
     assert "sweep: 100%" in result.stderr
     assert "augmented pairs" not in result.stderr
+    assert "Launching" not in result.stderr  # nor each run with all its overrides, as launchers do
+    assert result.stderr.count(f"model.path={tiny_bert}") == 0
     assert result.stderr.count("not finished: ") == 2
     assert "error: 2 of 4 runs did not finish" in result.stderr
     ended = [run for run in runs_in(tmp_path / POOL / "unnamed").values() if run["status"] == "finished"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from mirror.cli import agent
 from mirror.cli.arguments import with_folders, with_parts, with_query
 from mirror.cli.folder import own_folder
 from mirror.cli.start import importing, start
@@ -42,6 +43,7 @@ def train() -> None:
             group: option for group, option in chosen.items() if not group.startswith("hydra/")
         }
         if hydra_config.mode is not RunMode.MULTIRUN:
+            config.logger.name = config.logger.name or agent.run_name(hydra_config.overrides.task)
             train(config, folder, started=started)
             return
         config.logger.group = config.logger.group or Path(hydra_config.sweep.dir).name

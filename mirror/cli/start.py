@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mirror.cli import agent
 from mirror.cli.arguments import at_home, with_paths
 from mirror.cli.folder import check_ranks, let_first_speak, locks, ranks, spoken_for
 from mirror.cli.refusals import refusal
@@ -128,6 +129,7 @@ def _stoppable(ways_on: list[str]) -> Iterator[None]:
             if not ranks():  # Lightning takes WORLD_SIZE away when it has ended its processes
                 told = [str(error)] if isinstance(error, KeyboardInterrupt) and error.args else ways_on  # a sweep's own
                 print(": ".join(["interrupted", *told]), file=sys.stderr)
+            agent.end_by(number)
             sys.exit(128 + number)
 
 

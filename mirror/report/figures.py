@@ -74,7 +74,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
     # A line with one point says nothing about the axis, unless no other line has that value.
     compared = {row.settings[axis] for members in lines.values() if len(members) > 1 for row in members}
     lines = {key: rows for key, rows in lines.items() if len(rows) > 1 or rows[0].settings[axis] not in compared}
-    if len(lines) > LINES and all(len(members) == 1 for members in lines.values()):
+    apart = len(lines) > 1 and all(len(members) == 1 for members in lines.values())
+    if apart:
         lines = {(): list(rows)}  # of a search, whose trials differ in everything: points alone
     total = len(lines)
     top = sorted(lines, key=lambda key: -max(row.cells[score].mean for row in lines[key]))[:LINES]
@@ -88,7 +89,8 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         cells = [row.cells[score] for row in members]
         means, sds = [cell.mean for cell in cells], [cell.sd or 0.0 for cell in cells]
         name = ", ".join(f"{other}={shown(item)}" for other, item in zip(others, key, strict=False)) or _said(score)
-        hover = "%{x}: %{y:.2f}<extra>" + name + "</extra>"
+        text = [row.label for row in members] if apart else None
+        hover = ("%{text}: %{y:.2f}" if apart else "%{x}: %{y:.2f}") + "<extra>" + name + "</extra>"
         line = numeric and len(x) > 1 and bool(key or not others)
         if line and any(sds):  # the band of the seeds
             band = [mean + sd for mean, sd in zip(means, sds, strict=True)]
@@ -99,14 +101,16 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
             )
         plot.add_scatter(
             x=x, y=means, mode="lines+markers" if line else "markers", name=name, legendgroup=name,
-            line={"color": color}, marker={"color": color, "size": 8}, hovertemplate=hover,
+            line={"color": color}, marker={"color": color, "size": 8}, text=text, hovertemplate=hover,
             error_y=None if line else {"array": sds, "color": color}, offsetgroup=str(number),
         )  # fmt: skip
     factor = numeric and min(seen) > 0 and (axis in COUNTED or max(seen) / min(seen) >= 50)
     plot.update_xaxes(title=axis, type="log" if factor else "linear" if numeric else "category")
-    if factor and len(seen) <= TICKS:
+    if factor and len(seen) <= TICKS and not apart:
         ticks = sorted(seen)
         plot.update_xaxes(tickvals=ticks, ticktext=[shown(tick) for tick in ticks])
+    elif factor:
+        plot.update_xaxes(dtick="D2", exponentformat="power")
     plot.update_yaxes(title=f"{_said(score)}, × 100")
     plot.update_layout(showlegend=total > 1)
     if not numeric:  # bars of the same value stand beside each other, on an axis that does not begin at 0
@@ -115,7 +119,7 @@ def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str])
         plot.update_layout(scattermode="group", scattergap=0.6)
         plot.update_yaxes(range=[min(reach) - room, max(reach) + room])
     note = "Mean over the seeds; the band is ± one standard deviation." if numeric else "Mean ± sd over the seeds."
-    if others and () in lines:
+    if apart:
         note = f"Each point is a row of the table; {', '.join(others)} differ too."
     if total > 1:
         note += f" By {', '.join(others)}{f', the {LINES} best of {total:,}' if total > LINES else ''}."

@@ -1,5 +1,6 @@
 """Figures for a paper: the score along each axis, and over the first two, as PDF, SVG or PNG."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ def draw(
     written = []
     folder.mkdir(parents=True, exist_ok=True)
     # Fonts that editors can change, and that conferences accept.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells each table of a font
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "font.size": 9}):
         for number, comparison in enumerate(comparisons, 1):
             for name, figure in _figures(comparison, labels):

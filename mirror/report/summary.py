@@ -6,6 +6,7 @@ from mirror.report.console import new_table, printed
 from mirror.report.files import figure, signed
 from mirror.report.runs import Run
 from mirror.report.table import Comparison, compare, shown
+from mirror.report.terminal import SEEN_NOTE
 from mirror.runs.record import ENCODER
 
 ROWS = 10
@@ -44,6 +45,8 @@ def _printed(comparison: Comparison) -> str:
         blank = [""] * max(0, len(comparison.axes) - 1)
         table.add_row(one.label, *blank, "", *cells, "")
     lines = [printed(table)]
+    if any(cell.transductive for row in ranked[:ROWS] for cell in row.cells.values()):
+        lines.append(SEEN_NOTE)
     if ranked:
         best = max(ranked[0].runs, key=lambda run: run.samples[0].scores.get(judge, float("-inf")))
         lines.append(f"the best by {comparison.name(judge)}: {best.command}")

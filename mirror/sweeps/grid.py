@@ -1,6 +1,7 @@
 """Hydra's grid sweeper, which skips finished runs, whatever the launcher. Nothing heavy is imported here."""
 
 import logging
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -41,6 +42,8 @@ SILENT = ("trainer.progress=false", *QUIET)
 """For parallel runs, whose bars would be drawn over each other."""
 SUBDIR = "${run_id:}"
 """How ``conf/train.yaml`` names a run's folder; the axes are put before that."""
+LEAKED = "ignore:resource_tracker:UserWarning"
+"""Python's warning that workers which were stopped had semaphores, which it removes itself."""
 QUICK = 10.0
 """Assumed seconds for a quick run while none has finished."""
 
@@ -180,8 +183,10 @@ class Grid(BasicSweeper):
             return None
         folder = Path(self.config.hydra.sweep.dir)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        # Hydra's own announcement of each run, which says less than ours.
-        logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)
+        # The launcher's own announcement of the runs, with all their overrides, which says less than ours.
+        logging.getLogger(type(self.launcher).__module__.rpartition(".")[0]).setLevel(logging.WARNING)
+        if not self.serial and LEAKED not in (warned := os.environ.get("PYTHONWARNINGS", "")):
+            os.environ["PYTHONWARNINGS"] = f"{warned},{LEAKED}".lstrip(",")  # read by the processes to come
         size = 1 if self.serial else self.max_batch_size or len(jobs)
         last = total or len(jobs)
         with progress([job.folder for job in jobs], shown=not self.serial):

@@ -24,7 +24,7 @@ class Job:
     def axes(self) -> str:
         """Its name for the user: what tells it apart."""
         own = [override for override in self.overrides if override.partition("=")[0] in self.varied]
-        return " ".join(own) or "the only one"
+        return " ".join(own).replace("\\", "") or "the only one"  # Hydra escapes colons and the like
 
     def begun(self) -> bool:
         """Whether this very run began in its folder before, by its record or by what Hydra wrote first."""

@@ -9,13 +9,19 @@ LENGTH = 120
 
 
 def folder_name(overrides: Sequence[str], axes: Collection[str], name: str) -> str:
-    """The axes and their values in characters that every file system takes, as in ``temperature=0.04,aug=none-1a2b3c``.
+    """The axes and their values, then the run's identity, as in ``temperature=0.04,aug=none-1a2b3c``.
 
     Args:
         overrides: of the run, ``key=value``.
         axes: the keys that differ between the runs.
-        name: the run's identity, which the name ends with; it stands alone where there is no axis.
+        name: the run's identity; it stands alone where there is no axis.
     """
+    shown = shown_axes(overrides, axes, LENGTH - len(name) - 1)
+    return f"{shown}-{name}" if shown else name
+
+
+def shown_axes(overrides: Sequence[str], axes: Collection[str], length: int = LENGTH) -> str:
+    """The axes and their values in characters that every file system takes, as in ``temperature=0.04,aug=none``."""
     short = {axis: axis.rpartition(".")[2] for axis in axes}
     parts = [
         # Two axes may end alike, such as aug.rate and perturb.rate.
@@ -23,8 +29,7 @@ def folder_name(overrides: Sequence[str], axes: Collection[str], name: str) -> s
         for key, _, value in (override.partition("=") for override in overrides)
         if key in axes
     ]
-    shown = re.sub(r"[^\w.,=+-]+", "_", ",".join(parts), flags=re.ASCII)[: LENGTH - len(name) - 1].rstrip(",=_")
-    return f"{shown}-{name}" if shown else name
+    return re.sub(r"[^\w.,=+-]+", "_", ",".join(parts), flags=re.ASCII)[:length].rstrip(",=_")
 
 
 def earlier_folder(sweep: Path, name: str) -> str | None:

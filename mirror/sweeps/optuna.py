@@ -14,6 +14,7 @@ from mirror.runs.atomic import written_whole
 from mirror.runs.record import TUNED, headline
 from mirror.runs.registry import STUDY, runs_in
 from mirror.sweeps.grid import Grid, only_sweep
+from mirror.sweeps.progress import outcome
 
 log = logging.getLogger(__name__)
 
@@ -124,13 +125,14 @@ class OptunaSearch(Grid):
                 if broken:
                     raise MirrorError(f"The launcher stopped ({broken}): start the search again, it goes on.")
                 ended = runs_in(folder)
-                for trial, job in zip(asked, jobs, strict=True):
+                for number, (trial, job) in enumerate(zip(asked, jobs, strict=True), start=start + 1):
                     run = ended.get(job.name, {"status": "missing"})
                     values = self._objectives(run) if run["status"] == "finished" else None
                     state = STATES.get(run["status"], "FAIL")
                     study.tell(trial, values, state=optuna.trial.TrialState[state])
                     failed += state == "FAIL"
-                    log.info("trial %d: %s: %s", trial.number, job.axes, values or run.get("error", "it did not end"))
+                    if not (self.serial and job.name in missing):  # whose outcome has been told
+                        log.info("trial %d of %d: %s: %s", number, self.trials, job.axes, outcome(run))
             best = study.best_trials
         self._best(folder)
         for chosen in best:

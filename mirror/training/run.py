@@ -31,7 +31,7 @@ from mirror.report.console import time_line
 from mirror.report.errors import check_plotly
 from mirror.report.pictures import PICTURE, draw_cosines
 from mirror.runs.record import CHECKPOINTS, ENCODER, TUNED, RunRecord
-from mirror.runs.sharing import fingerprint, shared
+from mirror.runs.sharing import fingerprint, shared, sharing
 from mirror.runs.stop import held
 from mirror.training.checks import check_adaptation, check_loss, check_model
 from mirror.training.fit import BEST, fit
@@ -83,7 +83,7 @@ def train(
         if config.eval.errors:
             check_plotly()
         if rank_zero:
-            check_trackers(config.logger)
+            check_trackers(config.logger, several=config.seeds > 1 or sharing())
         record["hardware"] = {"device": hardware.name, "precision": hardware.precision.value}
         if interrupted:
             interrupted.note(record)

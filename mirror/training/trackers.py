@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,29 +13,42 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from mirror.config import LoggerConfig, Tracker, WandbMode, flat
 from mirror.errors import MirrorError, PrunedError
+from mirror.runs import stop
 from mirror.runs.login import has_key
 from mirror.runs.record import CURVE, TUNED
+from mirror.training.mlflow import mlflow_at, mlflow_logger
 
 log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT = 30.0
 """Seconds to wait for W&B before the run gives up, which it does before it trains."""
-MLFLOW_TIMEOUT = 10
-"""Seconds to wait for MLflow's server, likewise."""
+STOPPED = 255
+"""The code that W&B's own hooks give a run that was stopped, to tell it from one that failed."""
+RUN_ID = "WANDB_RUN_ID"
+"""The variable that names the run of W&B."""
 STEP = "trainer/global_step"
 """Under which Lightning hands the step to W&B."""
 _open: list[Logger] = []
 """Of the run that runs, beside the CSV curve."""
 
 
-def check_trackers(config: LoggerConfig) -> None:
+def check_trackers(config: LoggerConfig, *, several: bool = False) -> None:
     """Tell before anything is read what ``build_trackers`` would tell only before the first step.
+
+    Args:
+        config: of the run.
+        several: whether this command makes more than one run of W&B.
 
     Raises:
         MirrorError: a package is not installed, W&B refuses its settings, or MLflow cannot be used.
     """
     for tracker in dict.fromkeys(config.trackers):
         if tracker is Tracker.wandb:
+            if several and RUN_ID in os.environ:
+                raise MirrorError(
+                    f"{RUN_ID}, which W&B's agent sets, names one run, and this command makes several, which would "
+                    "all be written into it: leave out seeds and -m, and make seed one of the sweep's parameters."
+                )
             with _settings_of_wandb():
                 import wandb
 
@@ -44,7 +56,7 @@ def check_trackers(config: LoggerConfig) -> None:
         elif tracker is Tracker.tensorboard:
             _tensorboard(Path())
         elif tracker is Tracker.mlflow:
-            with _mlflow_at(address := os.environ.get("MLFLOW_TRACKING_URI")):
+            with mlflow_at(address := os.environ.get("MLFLOW_TRACKING_URI")):
                 import mlflow
 
                 if address:
@@ -65,10 +77,13 @@ def build_trackers(config: LoggerConfig, folder: Path, settings: dict[str, Any])
         elif tracker is Tracker.tensorboard:
             loggers.append(_tensorboard(folder))
         elif tracker is Tracker.mlflow:
-            loggers.append(_mlflow(config, folder))
+            loggers.append(mlflow_logger(config, folder))
     _open[:] = loggers[1:]
     for logger in _open:
-        logger.log_hyperparams(dict(flat(settings)))
+        # W&B warns of every setting that its agent has given already.
+        given = logger.experiment.config if type(logger).__name__ == "WandbLogger" else {}  # type: ignore[attr-defined]
+        told = {key: value for key, value in flat(settings) if key not in given or given[key] != value}
+        logger.log_hyperparams(told)
     return loggers
 
 
@@ -219,54 +234,6 @@ def _tensorboard(folder: Path) -> Logger:
         ) from None
 
 
-def _mlflow(config: LoggerConfig, folder: Path) -> Logger:
-    # One database beside the runs, so that a sweep is together; a server where the environment names one.
-    beside = folder.resolve().parent
-    address = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{beside / 'mlflow.db'}")
-    with _mlflow_at(address):
-        from pytorch_lightning.loggers import MLFlowLogger
-
-        logger = MLFlowLogger(
-            experiment_name=config.project,
-            run_name=config.name or folder.name,
-            tracking_uri=address,
-            artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else str(beside / "mlflow"),
-            tags={"group": config.group or "", "job_type": config.job_type, **dict.fromkeys(config.tags, "true")},
-        )
-        _ = logger.experiment  # makes the run there
-    return logger
-
-
-@contextmanager
-def _mlflow_at(address: str | None) -> Iterator[None]:
-    """What MLflow refuses becomes one sentence, at the first attempt."""
-    try:
-        with _at_once():
-            yield
-    except ModuleNotFoundError:
-        raise MirrorError("logger=mlflow needs the package mlflow: pip install 'mirror-encoders[mlflow]'.") from None
-    except Exception as error:  # of a server or a database, whose libraries name it in many ways
-        reason = re.sub("//[^/@ ]+@", "//", " ".join(f"{address}: {error}".split()))  # without a password
-        raise MirrorError(
-            f"MLflow cannot be used ({reason[:200]}): correct or unset MLFLOW_TRACKING_URI, or start its server."
-        ) from error
-
-
-@contextmanager
-def _at_once() -> Iterator[None]:
-    """MLflow does not try again for minutes inside, as it may later, when an answer is only late."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(MLFLOW_TIMEOUT)}
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update(limits)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
 @contextmanager
 def tracking() -> Iterator[None]:
     """Ends with the loggers closed, however it ends."""
@@ -274,7 +241,8 @@ def tracking() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        exit_code = 0 if isinstance(error, PrunedError) else 1
+        stopped = stop.received() or isinstance(error, KeyboardInterrupt)
+        exit_code = 0 if isinstance(error, PrunedError) else STOPPED if stopped else 1
         raise
     finally:
         close_trackers(exit_code)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 import re
 import shutil
@@ -86,6 +87,13 @@ def test_validation_set_chooses_the_best_row(tmp_path: Path) -> None:
     assert first.split() == ["0.1", "1", "70.00", "60.00", "+20.00"]
     assert any(line.endswith("scripts/train.py loss.temperature=0.1") for line in lines)
     assert "flatters" not in lines[-1]
+    assert not any("†" in line for line in lines)
+
+
+def test_printed_marks_are_explained(tmp_path: Path) -> None:
+    write_run(tmp_path, ["loss.temperature=0.1"], sets=["sts12"])  # some of its texts were trained on
+    printed = summary_table(collect([tmp_path]).runs)
+    assert "\n† transductive: texts of the set were trained on" in printed
 
 
 def test_seeds_inside_a_run(tmp_path: Path) -> None:
@@ -281,12 +289,14 @@ def test_latex_compiles(sweep: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout[-1000:]
 
 
-def test_figures_for_a_paper(sweep: Path, tmp_path: Path) -> None:
+def test_figures_for_a_paper(sweep: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Vectors with text that stays text; labels as a paper has them, the user's own before the known ones."""
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     asked = ReportConfig([str(sweep)], output=str(out), figures=["svg", "pdf"], labels=["data.size=my size"])
-    report(asked)
+    with caplog.at_level(logging.INFO):
+        report(asked)
+    assert not [record for record in caplog.records if record.name.startswith("fontTools")]
     names = {"loss.temperature", "data.size", "loss.temperature-data.size"}
     assert {path.name for path in (out / "figures").iterdir()} == {
         f"{n}.{kind}" for n in names for kind in ("svg", "pdf")

@@ -38,6 +38,12 @@ def test_study_figures(tmp_path: Path) -> None:
     assert len(history.plot.data[0].x) == 40
     bars = dict(zip(importances.plot.data[0].y, importances.plot.data[0].x, strict=True))
     assert bars["optim.lr"] > bars["model.pooling"]
+    score, rate, pooling = trials.plot.data[0].dimensions
+    assert (score.label, rate.label, pooling.label) == ("stsb-dev", "optim.lr", "model.pooling")
+    assert [100 * 10**value for value in rate["values"]] == pytest.approx(score["values"])  # logarithmic, as drawn
+    assert float(rate.ticktext[0]) == pytest.approx(min(score["values"]) / 100, rel=0.05)
+    assert set(pooling["values"]) == set(pooling.tickvals) == {0, 1}
+    assert pooling.ticktext == ("cls", "mean")
 
 
 def test_stands_in_the_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.sweeps.jobs import Job
 from mirror.sweeps.names import LENGTH, earlier_folder, folder_name
 
 
@@ -37,3 +38,8 @@ def test_earlier_folder(tmp_path: Path) -> None:
     (tmp_path / "2b").mkdir()
     (tmp_path / "file-3c").touch()
     assert [earlier_folder(tmp_path, name) for name in ("1a", "2b", "3c", "4d")] == ["seed=1-1a", "2b", None, None]
+
+
+def test_axes_are_told_without_escapes() -> None:
+    job = Job(["model.path=bundled\\:mini", "seed=1", "data.size=48"], "1a2b3c", Path("x"), ["model.path", "seed"])
+    assert job.axes == "model.path=bundled:mini seed=1"

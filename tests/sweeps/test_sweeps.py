@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from mirror.config import TrainConfig, plain
 from mirror.config.compose import CONF, compose, run_id
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, PrunedError
 from mirror.runs.record import RunRecord
 from mirror.runs.registry import identity, read_run, runs_in, usual_seconds
 from tests.commands import Command, assert_refused
@@ -113,8 +113,10 @@ def test_grid_runs_once(command: Command, runs: Runs) -> None:
 def test_more_axes_and_other_words_for_the_same(command: Command, runs: Runs) -> None:
     command("train", "-m", "loss.temperature=0.1,0.2")
     assert runs.seen(point) == [(0.1, 42), (0.2, 42)]
-    command("train", "-m", "seed=42,7", "loss.temperature=0.20,0.1,0.100", "aug=mirror", "logger=tensorboard")
+    more = command("train", "-m", "seed=42,7", "loss.temperature=0.20,0.1,0.100", "aug=mirror", "logger=tensorboard")
     assert runs.seen(point) == [(0.2, 7), (0.1, 7)]
+    told = [line.partition(": ")[2] for line in more.err.splitlines() if line.startswith("run ")]
+    assert told == ["seed=7 loss.temperature=0.2", "seed=7 loss.temperature=0.1"]  # the sweep's axes, not these runs'
 
 
 def test_recognised_in_a_folder_of_another_name(command: Command, runs: Runs) -> None:
@@ -430,6 +432,8 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert f"loss.temperature={best}" in told
     lines = result.err.splitlines()
     assert any(line.startswith("trial 3 of 6") for line in lines)
+    assert sum(line.startswith("trial ") for line in lines) == 6  # its outcome stands below each, once
+    assert sum(line.startswith("  finished in ") for line in lines) == 5
     (repeated,) = [line for line in lines if line.startswith("the best by stsb-dev: python scripts/train.py ")]
     assert f"loss.temperature={best}" in repeated
 
@@ -468,6 +472,69 @@ def test_code_of_ones_own_part_has_changed_in_a_search(
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     again = command("train", *search, "hydra.sweeper.trials=3", "retry_changed=true")
     assert (again.code, runs.seen(point)) == (0, [])
+
+
+@pytest.fixture
+def changed(command: Command, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A search of three trials by score, one of them pruned, and of two by score and time, whose part then changes; the
+    command of the first."""
+    pytest.importorskip("optuna")
+    judged(runs, monkeypatch)
+    name = tmp_path.name  # no module of another test, whose folder stays on the path
+    part, choice = Path(f"{name}.py"), Path("conf/loss/searched.yaml")
+    choice.parent.mkdir(parents=True)
+    choice.write_text(f"_target_: {name}.Own\ntemperature: 0.1\n", encoding="utf-8")
+    part.write_text("class Own: ...\n", encoding="utf-8")
+    search = ["--config-dir=conf", *SEARCH, "loss=searched"]
+    runs.fail = lambda config: PrunedError("behind") if len(runs.configs) == 2 else None
+    assert command("train", *search, "hydra.sweeper.trials=3").code == 0
+    assert (
+        command("train", *search, "hydra.sweeper.trials=2", "hydra.sweeper.time=true", "hydra.sweeper.seed=1").code == 0
+    )
+    part.write_text("class Own: better = True\n", encoding="utf-8")
+    return [*search, "hydra.sweeper.trials=3", "retry_changed=true"]
+
+
+def trials(name: str) -> list[tuple[str, float]]:
+    """State and temperature of the trials of a study."""
+    optuna = pytest.importorskip("optuna")
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{POOL.resolve()}/optuna/search.db")
+    return [(trial.state.name, trial.params["loss.temperature"]) for trial in study.trials]
+
+
+def test_two_studies_and_pruned_trials(command: Command, runs: Runs, changed: list[str]) -> None:
+    """What was pruned by other code runs again too; the other study in the file stays as it is."""
+    tried, other = trials("stsb-dev"), trials("stsb-dev and time")
+    assert [state for state, _ in tried] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    runs.configs.clear()
+    runs.fail = lambda config: None
+    assert command("train", *changed).code == 0
+    assert sorted(runs.seen(lambda config: config.loss["temperature"])) == sorted(value for _, value in tried)
+    assert sorted(trials("stsb-dev")) == sorted(("COMPLETE", value) for _, value in tried)
+    assert trials("stsb-dev and time") == other
+    assert command("train", *changed, "hydra.sweeper.trials=2", "hydra.sweeper.time=true").code == 0
+    assert sorted(runs.seen(lambda config: config.loss["temperature"])) == sorted(value for _, value in other)
+
+
+def test_killed_while_the_study_is_written_anew(command: Command, runs: Runs, changed: list[str]) -> None:
+    """It stays as it was, and the search is started again."""
+    tried = trials("stsb-dev")
+    code = """import optuna, os, signal, sys
+        from pathlib import Path
+        from mirror.sweeps.optuna import _propose_again
+        path = Path(sys.argv[1]).resolve()
+        study = optuna.load_study(study_name="stsb-dev", storage=f"sqlite:///{path}")
+        optuna.study.Study.enqueue_trial = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        _propose_again(path, study, study.trials)"""
+    path = POOL / "optuna" / "search.db"
+    line = [sys.executable, "-c", "\n".join(map(str.strip, code.splitlines())), str(path)]
+    assert subprocess.run(line, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert len(list(path.parent.glob(".mirror-*"))) == 1  # the half-written one
+    assert trials("stsb-dev") == tried
+    runs.fail = lambda config: None
+    result = command("train", *changed)
+    assert result.code == 0, result.err
+    assert sorted(trials("stsb-dev")) == sorted(("COMPLETE", value) for _, value in tried)
 
 
 def test_search_for_two(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -637,6 +704,7 @@ def test_interrupted_beside_each_other(tiny_bert: Path, tmp_path: Path, all_hear
     _, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
     assert "Traceback" not in said
+    assert "leaked semaphore" not in said
     told = [line for line in said.splitlines() if line.startswith("interrupted")]
     assert told == [
         "interrupted: start the sweep again to go on, what is finished in outputs/train-sweep/unnamed is kept (0)"
@@ -667,6 +735,8 @@ def test_beside_each_other(tiny_bert: Path, tmp_path: Path, launcher: str, setti
     assert result.returncode == 1
     assert "sweep: 100%" in result.stderr
     assert "augmented pairs" not in result.stderr
+    assert "Launching" not in result.stderr  # nor each run with all its overrides, as launchers do
+    assert result.stderr.count(f"model.path={tiny_bert}") == 0
     assert result.stderr.count("not finished: ") == 2
     assert "error: 2 of 4 runs did not finish" in result.stderr
     ended = [run for run in runs_in(tmp_path / POOL / "unnamed").values() if run["status"] == "finished"]

@@ -317,3 +317,17 @@ def test_a_tokenizer_s_damaged_limit(command: Command, encoder: Path, tmp_path: 
     settings.write_text(json.dumps(content | {"model_max_length": limit}), encoding="utf-8")
     result = command("encode", "encoder=copy", "input=texts.txt", "output=vectors.npy")
     assert_refused(result, f"model_max_length is {limit!r}")
+
+
+@pytest.mark.parametrize("flags", [["seed=1"], ["-m", "seed=1,2"]])
+def test_folders_at_home_in_a_yaml_file(
+    command: Command, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    own = "# @package _global_\nhydra:\n  run: {dir: ~/run}\n  sweep: {dir: ~/sweep}\n"
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "own.yaml").write_text(own, encoding="utf-8")
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "--config-dir=conf", "experiment=own"]
+    assert command("train", *arguments, *flags).code == 0
+    assert len(list((tmp_path / "home").rglob("metrics.json"))) == len(flags)
+    assert not (tmp_path / "~").exists()

@@ -220,11 +220,11 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
 
 def _unknown(key: str, name: str) -> str:
     """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
-    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *_groups(name)], n=1)
+    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *groups(name)], n=1)
     return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
 
 
-def _groups(name: str) -> list[str]:
+def groups(name: str) -> list[str]:
     """The groups of ``conf/<name>.yaml``."""
     defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     return [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
@@ -232,7 +232,7 @@ def _groups(name: str) -> list[str]:
 
 def own_groups(name: str) -> str:
     """The groups of a command with their options, a line each, for its help."""
-    found = {group: sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in _groups(name)}
+    found = {group: sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in groups(name)}
     return "\n".join(f"{group}: {', '.join(options)}" for group, options in found.items() if options)
 
 

@@ -331,3 +331,20 @@ def test_folders_at_home_in_a_yaml_file(
     assert command("train", *arguments, *flags).code == 0
     assert len(list((tmp_path / "home").rglob("metrics.json"))) == len(flags)
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["resume=nope", "hydra.run.dir=run"], "resume=nope goes on in its own folder: leave out hydra.run.dir=run"),
+        (["hydra.job_logging.root.level=nope"], "levels are DEBUG, INFO, WARNING and ERROR"),
+        (["--config-name=nope"], "There is no nope: give a file of conf"),
+        (["model/pooling=attention", "trainer.max_epochs=0"], "model.pooling=AttentionPooling has weights to learn"),
+        (["schedule=stepped", "schedule.factors=[]"], "schedule.factors=[] is out of range"),
+        (["eval.sets=[own.tsv]", "eval.dictionary=texts.txt"], "eval.dictionary=texts.txt is read by none of the sets"),
+        (["loss=distil", "teacher=[a,a]"], "teacher=[a,a] names one twice"),
+    ],
+)
+def test_settings_that_cannot_be_meant(command: Command, tiny_bert: Path, arguments: list[str], reason: str) -> None:
+    Path("own.tsv").write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\ta\tc\n", encoding="utf-8")
+    assert_refused(command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, *arguments), reason)

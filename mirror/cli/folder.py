@@ -84,6 +84,8 @@ class RunFolder(Callback):
         if follower(config):  # it shares the first process's folder
             return
         folder, resume = Path(config.hydra.run.dir), bool(config.get("resume"))
+        if resume and folder != Path(config.resume):
+            sys.exit(f"error: resume={config.resume} goes on in its own folder: leave out hydra.run.dir={folder}.")
         try:
             if resume and not (folder / METRICS).exists():
                 sys.exit(f"error: resume={folder} holds no run: give the folder of one that was interrupted.")

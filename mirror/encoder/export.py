@@ -22,7 +22,7 @@ from mirror.encoder.backbone import FEWEST, quiet
 from mirror.encoder.dense import Dense, Normalize
 from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import TextPooling, stage_name
-from mirror.encoder.stages import LayerMix, Stage, TokenPooling, read_json, write_json
+from mirror.encoder.stages import SETTINGS, LayerMix, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
 from mirror.runs.atomic import scratch_beside
 
@@ -40,6 +40,8 @@ STAGES: dict[str, type[Stage]] = {
 _MIRROR_FILE = "config_mirror.json"
 """For what sentence-transformers cannot express: fixed padding."""
 
+WIDTHS = ("word_embedding_dimension", "embedding_dimension", "in_features")
+"""What the files of the stages call the length of the vectors that they get."""
 _THEIR_CONFIG = {
     "__version__": {"transformers": transformers.__version__, "pytorch": torch.__version__},
     "default_prompt_name": None,
@@ -141,8 +143,8 @@ def read_folder(folder: Path, config: Any) -> Saved | None:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         raise MirrorError(
-            f"{folder} does not say how it pools ({type(error).__name__}: {error}): its {MODULES} or a file that this "
-            "names is damaged, save the encoder again."
+            f"{folder} does not say how it pools: its {MODULES} or a file that this names is damaged, save the encoder "
+            "again."
         ) from error
 
 
@@ -150,17 +152,23 @@ def _saved(folder: Path, config: Any) -> Saved | None:
     if (folder / _MIRROR_FILE).exists():
         own = read_json(folder / _MIRROR_FILE)
         if own["pooling"] != Pooling.mean_padded.value:
-            raise ValueError(f"{_MIRROR_FILE} names the pooling {own['pooling']!r:.40}")
+            raise MirrorError(
+                f"{folder} does not say how it pools: its {_MIRROR_FILE} names {own['pooling']!r:.40}, save the "
+                "encoder again."
+            )
         stage = TokenPooling(own["pooling"])
         width = _limit(folder / _MIRROR_FILE, "pad_to", own["pad_to"])
         return Saved(TextPooling([stage], own["pooling"], config.hidden_size), width, width)
     if not (folder / MODULES).exists():
         return None
     stages: list[Stage] = []
-    for module in read_json(folder / MODULES):
+    width = config.hidden_size
+    for module in read_json(folder / MODULES, list):
         name = module["type"].rpartition(".")[2]
         if name != "Transformer":
+            _check_width(folder / module["path"] / SETTINGS, width)
             stages.append(_stage_class(folder, module["type"]).load(folder / module["path"]))
+            width = stages[-1].size(width)
     if not stages:  # what sentence-transformers does where nothing is said
         stages = [TokenPooling("mean")]
     pooling = TextPooling(stages, stage_name(stages, config.num_hidden_layers), config.hidden_size)
@@ -176,6 +184,17 @@ def _limit(path: Path, key: str, value: Any) -> int | None:
             f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens, at least {FEWEST}, or null."
         )
     return value
+
+
+def _check_width(path: Path, width: int) -> None:
+    """The length of the vectors that a stage gets, where its file says it."""
+    settings = read_json(path) if path.exists() else {}
+    for key in WIDTHS:
+        if settings.get(key, width) != width:
+            raise MirrorError(
+                f"{path} is damaged: {key} is {settings[key]!r:.40}, and the vectors that come there have {width} "
+                "numbers: save the encoder again."
+            )
 
 
 def _stage_class(folder: Path, full: str) -> type[Stage]:

@@ -262,10 +262,18 @@ def test_weights_of_a_dense_layer_that_do_not_fit(foreign: Path) -> None:
 
 def test_damaged_pooling_file(foreign: Path) -> None:
     (foreign / "1_Pooling" / "config.json").write_text("{")
-    with pytest.raises(MirrorError, match="missing or damaged"):
+    with pytest.raises(MirrorError, match=r"is damaged \(no JSON object\): save the encoder again"):
         MirrorEncoder.load(foreign)
     (foreign / "1_Pooling" / "config.json").unlink()
-    with pytest.raises(MirrorError, match="missing or damaged"):
+    with pytest.raises(MirrorError, match=r"cannot be read \(No such file or directory\): save the encoder again"):
+        MirrorEncoder.load(foreign)
+
+
+@pytest.mark.parametrize("width", [77, "x", None])
+def test_pooling_of_vectors_of_another_length(foreign: Path, width: Any) -> None:
+    settings = read(foreign / "1_Pooling" / "config.json") | {"word_embedding_dimension": width}
+    (foreign / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(MirrorError, match=r"word_embedding_dimension is .*, and the vectors that come there have 32"):
         MirrorEncoder.load(foreign)
 
 

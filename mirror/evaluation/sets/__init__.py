@@ -52,7 +52,12 @@ def load_sets(
     if dictionary and not hub.local_path(dictionary).is_file():
         raise MirrorError(f"eval.dictionary={dictionary} is no file: give a .tsv with the concepts and their names.")
     own = [_own_kind(kind) for kind in kinds]
-    return [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
+    found = [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
+    if dictionary and not any(isinstance(test, linking.LinkingSet) for test in found):
+        raise MirrorError(
+            f"eval.dictionary={dictionary} is read by none of the sets: add a file of mentions, or leave it out."
+        )
+    return found
 
 
 def _own_kind(name: str) -> Any:

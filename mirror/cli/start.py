@@ -81,7 +81,7 @@ def start(
                 ways_on.append(_way_on(name, folder, config))  # a sweep has its own
             raise
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets its errors through, and they are told here
     try:
         with locks, _stoppable(ways_on):
             readable()

@@ -45,7 +45,7 @@ def needed(message: str) -> str | None:
 
 def limit(setting: str, tokens: int | None) -> None:
     """A number of tokens, or null for no limit."""
-    check(tokens is None or tokens >= 3, setting, tokens, "at least 3, or null")
+    check(tokens is None or (type(tokens) is int and tokens >= 3), setting, tokens, "at least 3, or null")
 
 
 def rate(setting: str, value: float) -> None:

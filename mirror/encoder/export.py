@@ -6,7 +6,7 @@ encoder cannot be pooled in another way by accident.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -62,7 +62,7 @@ class Saved:
 
 
 def save_encoder(
-    folder: Path,
+    given: str | Path,
     backbone: Any,
     tokenizer: Any,
     pooling: TextPooling,
@@ -72,7 +72,9 @@ def save_encoder(
     replace: bool,
 ) -> None:
     """See ``MirrorEncoder.save``."""
-
+    if not isinstance(given, str | Path):
+        raise MirrorError(f"folder={given!r:.80} is no folder: give its path.")
+    folder = Path(given).expanduser()
     if own := [type(stage).__name__ for stage in pooling.stages if type(stage) not in STAGES.values()]:
         log.warning("%s: sentence-transformers has no %s, the folder loads with mirror alone.", folder, ", ".join(own))
     elif _padded(pooling, layout.pad_to):
@@ -169,6 +171,7 @@ def _saved(folder: Path, config: Any) -> Saved | None:
             _check_width(folder / module["path"] / SETTINGS, width)
             stages.append(_stage_class(folder, module["type"]).load(folder / module["path"]))
             width = stages[-1].size(width)
+    _check_order(folder, stages, config.num_hidden_layers)
     if not stages:  # what sentence-transformers does where nothing is said
         stages = [TokenPooling("mean")]
     pooling = TextPooling(stages, stage_name(stages, config.num_hidden_layers), config.hidden_size)
@@ -184,6 +187,20 @@ def _limit(path: Path, key: str, value: Any) -> int | None:
             f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens, at least {FEWEST}, or null."
         )
     return value
+
+
+def _check_order(folder: Path, stages: Sequence[Stage], layers: int) -> None:
+    """Of sentence-transformers' stages one pools, and the layers are mixed before that; a stage of one's own may do
+    both."""
+    kinds = [type(stage) for stage in stages]
+    mixed = [len(stage.fixed) for stage in stages if isinstance(stage, LayerMix)]
+    fits = kinds.count(TokenPooling) == 1 and LayerMix not in kinds[kinds.index(TokenPooling) :]
+    if any(count != layers for count in mixed) or (stages and not fits and {*kinds} <= {*STAGES.values()}):
+        told = ", ".join(kind.__name__ for kind in kinds)
+        raise MirrorError(
+            f"{folder} does not say how it pools: the stages {told} of its {MODULES} make no vector of a text of "
+            f"{layers} layers, save the encoder again."
+        )
 
 
 def _check_width(path: Path, width: int) -> None:
@@ -251,7 +268,8 @@ def write_whole(folder: Path, write: Callable[[Path], None], *, replace: bool = 
     except Exception as error:
         # safetensors reports a full disk with an error of its own that names the system's.
         if isinstance(error, OSError) or "os error" in str(error).lower():
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise MirrorError(
-                f"{folder} cannot be written ({error}): free some space or choose another disk."
+                f"{folder} cannot be written ({reason}): choose another folder, or free some space."
             ) from error
         raise

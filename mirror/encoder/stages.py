@@ -207,6 +207,8 @@ class TokenPooling(Stage):
         settings = read_json(folder / SETTINGS)
         mode = settings.get("pooling_mode")
         modes = [mode] if isinstance(mode, str) else list(mode or [])
+        if odd := next((key for key, on in settings.items() if "mode_" in key and not isinstance(on, bool)), None):
+            raise MirrorError(f"{folder / SETTINGS} is damaged: {odd} should be true or false, save the encoder again.")
         if mode is None:
             on = {key.removeprefix("pooling_mode_") for key, on in settings.items() if on is True and "mode" in key}
             modes = [mode for mode in cls.MODES if mode in on] if on <= cls.MODES.keys() else sorted(on)

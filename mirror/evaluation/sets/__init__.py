@@ -91,7 +91,7 @@ def _load(name: str, folder: Path | None, dictionary: str | None, known: Sequenc
     if name.endswith(SUFFIX):
         path = hub.local_path(name)
     elif folder is None:
-        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
+        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=…, or leave it out.")
     else:
         path = folder / (name + SUFFIX)
         if not path.exists():

@@ -84,7 +84,7 @@ class RunFolder(Callback):
         if follower(config):  # it shares the first process's folder
             return
         folder, resume = Path(config.hydra.run.dir), bool(config.get("resume"))
-        if resume and folder != Path(config.resume):
+        if resume and folder != Path(config.resume).expanduser():
             sys.exit(f"error: resume={config.resume} goes on in its own folder: leave out hydra.run.dir={folder}.")
         try:
             if resume and not (folder / METRICS).exists():

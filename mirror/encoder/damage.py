@@ -39,6 +39,8 @@ def unloadable(setting: str, name: str, error: Exception, *, reachable: bool, so
             f"{given} is no local folder, and the hub cannot be reached: "
             f"give a local folder, as in {setting}=/path/to/model."
         )
+    if folder.is_file():
+        return MirrorError(f"{given} is a file: give the folder of a model.")
     if not folder.is_dir():
         return MirrorError(f"{given} cannot be loaded from the hub: {text[:300]}")
     return MirrorError(f"{given} cannot be loaded: {_culprit(folder, text)}.")
@@ -50,7 +52,7 @@ def _culprit(folder: Path, text: str) -> str:
             return f"its {name} is damaged (no JSON object): save or download it again"
     config = _object(folder / "config.json")
     if config is None:
-        return "it has no config.json: give a model folder"
+        return "it has no config.json, nor a tokenizer that can be read: give the folder of a model"
     kind = config.get("model_type")
     if kind not in transformers.CONFIG_MAPPING:
         return f"its config.json has model_type {kind!r:.40}, which this version of transformers does not know"

@@ -33,11 +33,12 @@ def soup(config: SoupConfig, folder: Path) -> MirrorEncoder:
     """
     with RunRecord(folder, plain(config)) as record:
         with record.phase("load"):
-            test = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)[0]
+            sets, setting = config.eval, "eval.validation"
+            (test,) = load_sets([sets.validation], sets.data_dir, kinds=sets.kinds, setting=setting)
             encoder = _load(config.parts[0]).to(choose_device(config.accelerator))
             states = [_state(encoder, encoder, config.parts[0])]
             states += [_state(encoder, _load(name), name) for name in config.parts[1:]]
-            base = _state(encoder, _load(config.untouched), config.untouched) if config.untouched else None
+            base = _state(encoder, _load(config.untouched, "untouched"), config.untouched) if config.untouched else None
         scores: dict[str, float] = {}
         with record.phase("evaluate"):
             for name, state in zip(config.parts, states, strict=True):
@@ -116,10 +117,10 @@ def _between(
     return state, best
 
 
-def _load(name: str) -> MirrorEncoder:
+def _load(name: str, setting: str = "parts") -> MirrorEncoder:
     """An encoder, or that of a run's folder."""
     inside = Path(name) / ENCODER
-    return MirrorEncoder.load(str(inside) if inside.is_dir() else named_model(name) or name, setting="parts")
+    return MirrorEncoder.load(str(inside) if inside.is_dir() else named_model(name) or name, setting=setting)
 
 
 def _state(first: MirrorEncoder, other: MirrorEncoder, name: str) -> State:

@@ -139,11 +139,24 @@ def test_light_command_imports_nothing_heavy(script: str, argument: str, expecte
     assert heavy == []
 
 
-def test_tab_completion() -> None:
-    line = "train.py temperature="
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("train.py temperature=", {"temperature=phrase", "temperature=sentence", "temperature=word"}),
+        ("train.py select=", {"select=best", "select=last"}),
+        ("train.py eval=none trainer.precision=b", {"trainer.precision=bf16"}),
+        ("train.py batch.pack=", {"batch.pack=false", "batch.pack=true"}),
+        ("train.py size", set()),  # a group of pretrain.py
+        ("pretrain.py size", {"size="}),
+        ("train.py [[=", set()),
+        ("search.py two words top", set()),
+    ],
+)
+def test_tab_completion(line: str, offered: set[str]) -> None:
     completion = ("--shell-completion", "query=bash")
-    printed, heavy = light("train.py", *completion, COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD="1")
-    assert set(printed.split()) == {"temperature=phrase", "temperature=sentence", "temperature=word"}
+    word = str(len(line.split()) - 1)
+    printed, heavy = light(line.split()[0], *completion, COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD=word)
+    assert set(printed.split()) == offered
     assert heavy == []
 
 

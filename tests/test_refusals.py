@@ -317,3 +317,34 @@ def test_a_tokenizer_s_damaged_limit(command: Command, encoder: Path, tmp_path: 
     settings.write_text(json.dumps(content | {"model_max_length": limit}), encoding="utf-8")
     result = command("encode", "encoder=copy", "input=texts.txt", "output=vectors.npy")
     assert_refused(result, f"model_max_length is {limit!r}")
+
+
+@pytest.mark.parametrize("flags", [["seed=1"], ["-m", "seed=1,2"]])
+def test_folders_at_home_in_a_yaml_file(
+    command: Command, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    own = "# @package _global_\nhydra:\n  run: {dir: ~/run}\n  sweep: {dir: ~/sweep}\n"
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "own.yaml").write_text(own, encoding="utf-8")
+    arguments = [f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, "--config-dir=conf", "experiment=own"]
+    assert command("train", *arguments, *flags).code == 0
+    assert len(list((tmp_path / "home").rglob("metrics.json"))) == len(flags)
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["resume=nope", "hydra.run.dir=run"], "resume=nope goes on in its own folder: leave out hydra.run.dir=run"),
+        (["hydra.job_logging.root.level=nope"], "levels are DEBUG, INFO, WARNING and ERROR"),
+        (["--config-name=nope"], "There is no nope: give a file of conf"),
+        (["model/pooling=attention", "trainer.max_epochs=0"], "model.pooling=AttentionPooling has weights to learn"),
+        (["schedule=stepped", "schedule.factors=[]"], "schedule.factors=[] is out of range"),
+        (["eval.sets=[own.tsv]", "eval.dictionary=texts.txt"], "eval.dictionary=texts.txt is read by none of the sets"),
+        (["loss=distil", "teacher=[a,a]"], "teacher=[a,a] names one twice"),
+    ],
+)
+def test_settings_that_cannot_be_meant(command: Command, tiny_bert: Path, arguments: list[str], reason: str) -> None:
+    Path("own.tsv").write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\ta\tc\n", encoding="utf-8")
+    assert_refused(command("train", f"model.path={tiny_bert}", "data.path=texts.txt", *SMALL, *arguments), reason)

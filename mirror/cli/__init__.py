@@ -1,29 +1,32 @@
 """The commands. Nothing heavy is imported before one really runs."""
 
-import logging
-import sys
-import time
-from pathlib import Path
+from mirror.runs import stop
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+with stop.at_once():
+    import logging
+    import sys
+    import time
+    from pathlib import Path
 
-from mirror.cli import agent
-from mirror.cli.arguments import with_folders, with_parts, with_query
-from mirror.cli.folder import own_folder
-from mirror.cli.start import importing, start
-from mirror.config import (
-    EncodeConfig,
-    EvaluateConfig,
-    ExportConfig,
-    PretrainConfig,
-    ReportConfig,
-    SearchConfig,
-    SoupConfig,
-    TrainConfig,
-)
-from mirror.runs.registry import hold_lock, read_run
-from mirror.runs.sharing import start_sharing, stop_sharing
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from mirror.cli import agent
+    from mirror.cli.arguments import with_folders, with_parts, with_query
+    from mirror.cli.folder import own_folder
+    from mirror.cli.start import importing, start
+    from mirror.config import (
+        EncodeConfig,
+        EvaluateConfig,
+        ExportConfig,
+        PretrainConfig,
+        ReportConfig,
+        SearchConfig,
+        SoupConfig,
+        TrainConfig,
+    )
+    from mirror.runs.registry import hold_lock, read_run
+    from mirror.runs.sharing import start_sharing, stop_sharing
 
 log = logging.getLogger(__name__)
 

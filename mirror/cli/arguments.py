@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import pairwise
 
 from mirror.config.compose import quoted
 
@@ -53,6 +54,14 @@ def at_home(arguments: list[str]) -> list[str]:
         else argument
         for argument in arguments
     ]
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """The arguments with the flags and their values in front: Hydra takes no settings behind a flag that follows
+    others."""
+    flags = [argument.startswith("-") or before in VALUED_FLAGS for before, argument in pairwise(["", *arguments])]
+    marked = list(zip(flags, arguments, strict=True))
+    return [argument for flag, argument in marked if flag] + [argument for flag, argument in marked if not flag]
 
 
 def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:

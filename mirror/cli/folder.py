@@ -12,8 +12,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
+from mirror.config.compose import quoted
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
 from mirror.runs.registry import hold_lock, strangers
@@ -74,13 +75,17 @@ class RunFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before a sweep, which looks after its folders itself."""
+        expand_home(config, "sweep")
         follower(config)
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the folder; it swallows errors here, but not an exit."""
+        expand_home(config, "run")
         if follower(config):  # it shares the first process's folder
             return
         folder, resume = Path(config.hydra.run.dir), bool(config.get("resume"))
+        if resume and folder != Path(config.resume).expanduser():
+            sys.exit(f"error: resume={config.resume} goes on in its own folder: leave out hydra.run.dir={folder}.")
         try:
             if resume and not (folder / METRICS).exists():
                 sys.exit(f"error: resume={folder} holds no run: give the folder of one that was interrupted.")
@@ -96,6 +101,16 @@ class RunFolder(Callback):
                 sys.exit(f"error: {setting}={folder} is in use by another run: wait for its end, or choose another.")
         except OSError as error:
             sys.exit(f"error: hydra.run.dir={folder} cannot be written ({error.strerror}): choose another folder.")
+
+
+def expand_home(config: DictConfig, mode: str) -> None:
+    """Write out the ``~`` of ``hydra.run.dir`` or ``hydra.sweep.dir``; on the command line this has been done, in a
+    YAML file not."""
+    given = str(config.hydra[mode].dir)
+    if given.startswith("~"):
+        with read_write(config):
+            config.hydra[mode].dir = folder = os.path.expanduser(given)
+            config.hydra.overrides.hydra.append(f"hydra.{mode}.dir={quoted(folder)}")  # of a sweep's runs
 
 
 def follower(config: DictConfig) -> bool:

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mirror.cli import agent
-from mirror.cli.arguments import at_home, with_paths
+from mirror.cli.arguments import at_home, flags_first, with_paths
+from mirror.cli.completion import FLAGS, complete_own
 from mirror.cli.folder import check_ranks, let_first_speak, locks, ranks, spoken_for
 from mirror.cli.refusals import refusal
 from mirror.cli.terminal import readable
@@ -41,10 +42,6 @@ def start(
     if sys.argv[1:] == ["--version"]:  # Hydra would tell its own
         print(f"mirror {__version__}")
         return
-    readable()
-    sys.argv[1:] = with_paths(at_home(sys.argv[1:]))
-    register_schemas()
-    sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else, so that nothing is shadowed
     failed: list[str] = []
     ways_on: list[str] = []
 
@@ -85,10 +82,16 @@ def start(
                 ways_on.append(_way_on(name, folder, config))  # a sweep has its own
             raise
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra lets its errors through, and they are told here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets its errors through, and they are told here
     try:
-        check_ranks()
         with locks, _stoppable(ways_on):
+            readable()
+            sys.argv[1:] = with_paths(at_home(flags_first(sys.argv[1:])))
+            register_schemas()
+            sys.path.append(os.getcwd())  # where a user's own parts may lie; behind all else: nothing is shadowed
+            check_ranks()
+            if FLAGS & {*sys.argv}:
+                complete_own(name)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
             sys.stdout.flush()
     except COMPOSITION_ERRORS as error:

@@ -55,7 +55,8 @@ def export(config: ExportConfig, folder: Path) -> None:
                 return
             WRITERS[config.format].check(config, encoder)
             texts = list(dict.fromkeys(read_lines(config.input, "input"))) if config.input else []
-            test = load_sets([config.eval.validation], config.eval.data_dir, kinds=config.eval.kinds)[0]
+            sets, setting = config.eval, "eval.validation"
+            (test,) = load_sets([sets.validation], sets.data_dir, kinds=sets.kinds, setting=setting)
             encoder.to(choose_device(config.accelerator))
         rows: dict[str, dict[str, float]] = {}
         with record.phase("evaluate"):

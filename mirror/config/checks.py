@@ -1,5 +1,6 @@
 """Ranges of settings, and the error for a value outside."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,30 @@ def check(ok: bool, setting: str, value: object, rule: str) -> None:
         raise MirrorError(f"{setting}={value} is out of range: it must be {rule}.")
 
 
+NEEDED = {
+    "could not be converted to Integer": "a whole number",
+    "could not be converted to Float": "a number",
+    "is not a valid bool": "true or false",
+    "to string": "one text",
+    "is not a ListConfig": "a list, as in [one,two]",
+    "is not Optional": "set, not null",
+    "Incompatible value 'None'": "set, not null",
+    "is not a subclass of": "a section of its own",
+    "Cannot assign": "one value",
+}
+"""What OmegaConf finds wrong with a value, in parts of its messages, and what the value must be."""
+
+
+def needed(message: str) -> str | None:
+    """What a value must be that OmegaConf refuses with this message; None if it says nothing of a value."""
+    if choices := re.search(r"expected one of \[([^\]]*)\]", message):
+        return f"one of {choices[1]}"
+    return next((words for part, words in NEEDED.items() if part in message), None)
+
+
 def limit(setting: str, tokens: int | None) -> None:
     """A number of tokens, or null for no limit."""
-    check(tokens is None or tokens >= 3, setting, tokens, "at least 3, or null")
+    check(tokens is None or (type(tokens) is int and tokens >= 3), setting, tokens, "at least 3, or null")
 
 
 def rate(setting: str, value: float) -> None:

@@ -29,6 +29,7 @@ from mirror.config import (
 from mirror.config.parts import TARGET
 from mirror.config.suited import CONF as CONF
 from mirror.config.suited import suited
+from mirror.config.wording import options, reworded
 from mirror.errors import MirrorError
 from mirror.runs.record import METRICS
 from mirror.runs.registry import identity
@@ -126,7 +127,8 @@ def settings(config: DictConfig) -> Any:
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, MirrorError):
             raise error.__cause__ from None
-        raise MirrorError(f"The configuration does not fit: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise MirrorError(f"The configuration does not fit: {reworded(reason, error.full_key, [])}") from error
 
 
 def _strays(section: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -176,7 +178,8 @@ def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(SCHEMAS[name]), stored, added)
     except OmegaConfBaseException as error:
-        raise MirrorError(f"resume={folder}: {str(error).splitlines()[0]}") from error
+        reason = reworded(str(error).splitlines()[0], error.full_key, [])
+        raise MirrorError(f"resume={folder}: {reason}") from error
     assert isinstance(merged, DictConfig)
     return settings(merged)
 
@@ -192,11 +195,12 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
         group, _, value = override.partition("=")
         if now := MOVED.get(override, MOVED.get(group.lstrip("+"))):
             return f"{override} is written {now} now."
-        if (CONF / group).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
-            options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+        if group and (CONF / group).is_dir() and re.fullmatch(r"[-+.\de]+|true|false", value, re.IGNORECASE):
             number = f"; for a number write {NUMBER_OF[group]}={value}" if group in NUMBER_OF else ""
-            return f"{override} is no option: choose {group}={options}{number}."
+            return f"{override} is no option: choose {group}={', '.join(options(group))}{number}."
         # Hydra's own advice in these two cases, to add or leave out a +, leads to the next error.
+        if group in groups(name) and value.startswith("{"):
+            return f"{override} does not fit: choose a file, {group}=NAME, or set one value, as in {group}.NAME=VALUE."
         if (CONF / group).is_dir() and f"Could not override '{group}'" in str(error):
             return f"{group} is a group of another command than scripts/{name}.py: leave it out."
         if f"An item is already at '{group.removeprefix('+')}'" in str(error):
@@ -215,16 +219,16 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
             texts.append(text)
     if key and not any(key in text for text in texts):
         texts.insert(-1, key)
-    return ": ".join(texts)
+    return reworded(": ".join(texts), key, overrides)
 
 
 def _unknown(key: str, name: str) -> str:
     """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
-    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *_groups(name)], n=1)
+    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *groups(name)], n=1)
     return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
 
 
-def _groups(name: str) -> list[str]:
+def groups(name: str) -> list[str]:
     """The groups of ``conf/<name>.yaml``."""
     defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     return [group for entry in defaults["defaults"] if isinstance(entry, dict) for group in entry]
@@ -232,7 +236,7 @@ def _groups(name: str) -> list[str]:
 
 def own_groups(name: str) -> str:
     """The groups of a command with their options, a line each, for its help."""
-    found = {group: sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in _groups(name)}
+    found = {group: options(group) for group in groups(name)}
     return "\n".join(f"{group}: {', '.join(options)}" for group, options in found.items() if options)
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mirror.config.checks import Rule, check
+from mirror.config.checks import Rule, check, needed
 from mirror.errors import MirrorError
 
 TARGET = "_target_"
@@ -161,7 +161,9 @@ def _converted(value: Any, hint: Any, setting: str) -> Any:
         try:
             argument: Any = OmegaConf.to_object(OmegaConf.merge(schema, {"value": value}))
         except OmegaConfBaseException as error:
-            raise MirrorError(f"{setting}={value} does not fit: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            told = f"it must be {words}." if (words := needed(reason)) else reason
+            raise MirrorError(f"{setting}={value} does not fit: {told}") from error
         converted = argument.value
     for rule in extras:
         if isinstance(rule, Rule) and converted is not None:

@@ -88,6 +88,8 @@ def suited(path: str) -> Suited:
             raise ValueError(f"it holds none of {', '.join(CARRIED)}")
         if not isinstance(own.get("pooling", ""), str):  # never a part: what a folder names is not imported
             raise ValueError("pooling is no name")
+        if wrong := next((key for key, value in own.items() if key != "pooling" and not _is_number(value)), None):
+            raise ValueError(f"{wrong} is no number")
         ModelConfig(path, **own)
     except (TypeError, ValueError, MirrorError) as error:
         raise MirrorError(f"{folder / TUNING} is damaged ({error}): mend it, or delete it.") from error
@@ -113,6 +115,10 @@ def by_config(config: Mapping[str, Any]) -> Suited:
     like = small if rate > (small.learning_rate * base.learning_rate) ** 0.5 else base
     source = f"{layers} layers of {width}"
     return replace(like, source=source, learning_rate=float(f"{rate:.1g}"), drophead=drophead)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.config import DataConfig
-from mirror.data.packed import OPENERS
+from mirror.data.packed import OPENERS, OTHERS
 from mirror.data.rows import Rows
 from mirror.encoder import hub
 from mirror.errors import MirrorError
@@ -24,10 +25,18 @@ READERS = {
     ".jsonl": "json", ".json": "json", ".parquet": "parquet",
 }  # fmt: skip
 """Which builder of ``datasets`` reads a file; any other suffix is plain text."""
-
-
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-"""How a file in UTF-16 begins."""
+WIDE = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+"""How a file of another width begins; UTF-32 first, which begins as UTF-16 does."""
+WANTED = {
+    "csv": "a table with one text in a row, and its columns named in the first",
+    "json": 'one object in a line, as {"text": "…"}',
+    "parquet": "a whole file",
+    "text": "one text a line",
+}
+"""What a builder reads."""
 USUAL_COLUMNS = ("text", "sentence")
 """Taken without being asked for where a table has several columns of text."""
 
@@ -75,8 +84,12 @@ def read_lines(path: str, setting: str) -> list[str]:
 def _conversion(path: Path) -> str:
     """The remedy for a file in another encoding."""
     with path.open("rb") as file:
-        known = "utf16" if file.read(2) in UTF16 else "latin1"
+        known = (_wide(file.read(4)) or "latin1").replace("UTF-", "utf")
     return f"convert it, for example with iconv -f {known} -t utf8"
+
+
+def _wide(begin: bytes) -> str | None:
+    return next((name for mark, name in WIDE.items() if begin.startswith(mark)), None)
 
 
 def is_file_name(path: str) -> bool:
@@ -99,6 +112,8 @@ def file_rows(config: DataConfig) -> Rows:
     if config.name is not None or config.split != DataConfig.split:
         ignored = f"split={config.split}" if config.name is None else f"name={config.name}"
         raise MirrorError(f"data.{ignored} is for data sets of the hub, and {named} is a file: leave it out.")
+    if path.suffix.lower() in OTHERS:
+        raise MirrorError(f"{named} is packed in a way that is not read: unpack it, or pack it as .gz or .zst.")
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in OPENERS]
     suffix = suffixes[-1] if suffixes and suffixes[-1] in READERS else ".txt"
     builder = READERS[suffix]
@@ -138,8 +153,10 @@ def file_rows(config: DataConfig) -> Rows:
             cause = cause.__cause__
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise _no_cache(folder, cause) from error
-        reason = " ".join(str(cause).split())[:200]
-        raise MirrorError(f"{named} cannot be read as {builder}: {reason}") from error
+        place = re.search(r" in row \d+", str(cause))
+        raise MirrorError(
+            f"{named} is damaged{place[0] if place else ''}, or no {builder}: give {WANTED[builder]}."
+        ) from error
     after = path.stat()
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise MirrorError(f"{named} was written to while it was read: wait until it is complete.")
@@ -193,15 +210,16 @@ def _reading(named: str) -> Iterator[None]:
     except MirrorError:
         raise
     except Exception as error:
-        raise MirrorError(f"{named} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or cut off"
+        raise MirrorError(f"{named} cannot be read ({reason}): give a whole file.") from error
 
 
 def _check_utf8(opened: Callable[..., Any], path: Path, named: str) -> None:
     line = 0
     with _reading(named), opened(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
-            if line == 1 and raw.startswith(UTF16):
-                raise MirrorError(f"{named} is UTF-16, not UTF-8: {_conversion(path)}.")
+            if line == 1 and (wide := _wide(raw)):
+                raise MirrorError(f"{named} is {wide}, not UTF-8: {_conversion(path)}.")
             if b"\0" in raw:
                 raise MirrorError(
                     f"{named} is not a text file (line {line} holds a zero byte): give txt, csv, tsv, jsonl or parquet."
@@ -248,7 +266,10 @@ def _rows(table: Any, config: DataConfig) -> Rows:
         rows = table[chosen]
         pairs = list(zip(rows[left], rows[right], strict=True))
         if wrong := next((cell for pair in pairs for cell in pair if not isinstance(cell, str | None)), None):
-            raise MirrorError(f"The column {left} of {config.path} holds {type(wrong).__name__}, not texts.")
+            raise MirrorError(
+                f"The column {left} of {config.path} holds {type(wrong).__name__}, not texts: choose another by "
+                "data.column."
+            )
         return [_split(text, config) for text, _ in pairs] if config.pair_separator else pairs
 
     return Rows(len(table), fetch)

@@ -67,3 +67,5 @@ def open_zst(path: Path, mode: str = "rb") -> io.BufferedReader:
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".zst": open_zst}
 """What opens a compressed file, by its suffix."""
+OTHERS = (".7z", ".bz2", ".lz4", ".rar", ".tar", ".tgz", ".xz", ".zip")
+"""Suffixes of files that are packed in a way that is not read."""

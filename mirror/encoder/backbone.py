@@ -19,6 +19,7 @@ from transformers.utils import find_adapter_config_file
 
 from mirror.config.pretrain import MOST_LAYERS
 from mirror.encoder import hub, static
+from mirror.encoder.damage import check_config, check_tokenizer, unloadable
 from mirror.encoder.graph import GraphBackbone, graph_in
 from mirror.errors import MirrorError
 from mirror.runs.sharing import shared, sharing
@@ -89,20 +90,12 @@ def _load(name: str, setting: str) -> tuple[Path | None, Any, Any]:
     except MirrorError:
         raise
     except Exception as error:  # the libraries may raise anything for a damaged or foreign folder
-        raise unloadable(setting, name, error, reachable=reachable) from error
+        raise unloadable(setting, name, error, reachable=reachable, source=source) from error
     if getattr(config, "auto_map", None):
         log.warning(
             "%s brings code of its own, which is not run: it is a plain %s here.", given, type(backbone).__name__
         )
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up, without a single word
-        raise MirrorError(f"{given} comes without a tokenizer: add its tokenizer.json to the folder.")
-    if tokenizer.pad_token_id is None:
-        raise MirrorError(f"{given} has a tokenizer without a padding token: give an encoder model.")
-    if not isinstance(tokenizer.model_max_length, int | float) or tokenizer.model_max_length < FEWEST:
-        raise MirrorError(
-            f"{given} has a damaged tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r:.40}, and "
-            f"should be a number of tokens, at least {FEWEST}."
-        )
+    check_tokenizer(tokenizer, given, FEWEST)
     if graph is None and len(tokenizer) > backbone.get_input_embeddings().num_embeddings:
         raise MirrorError(
             f"{given}: the tokenizer has {len(tokenizer)} entries and the model only "
@@ -118,7 +111,7 @@ def load_weights(kind: Any, source: str, given: str) -> tuple[Any, list[str]]:
         MirrorError: weights of the backbone are missing, of another shape than the configuration says or not finite,
             or pickled ones cannot be read; ``given``, a setting with its value, is named.
     """
-    _check_config(AutoConfig.from_pretrained(source, trust_remote_code=False), given)
+    check_config(AutoConfig.from_pretrained(source, trust_remote_code=False), given, MOST_LAYERS)
     try:
         # Other shapes are only let through to be named below.
         options = {"dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
@@ -160,42 +153,11 @@ def load_weights(kind: Any, source: str, given: str) -> tuple[Any, list[str]]:
     return model, missing
 
 
-def unloadable(setting: str, name: str, error: Exception, *, reachable: bool) -> MirrorError:
-    """One sentence for an error of the libraries, whose own advice may be to run the folder's code."""
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
-        return MirrorError(
-            f"{setting}={name} can only be read by code of its own, which is never run: give one that transformers "
-            "reads by itself, such as BERT or RoBERTa."
-        )
-    if not reachable:
-        return MirrorError(
-            f"{setting}={name} is no local folder, and the hub cannot be reached: "
-            f"give a local folder, as in {setting}=/path/to/model."
-        )
-    return MirrorError(f"{setting}={name} cannot be loaded: {text[:300]}")
-
-
 def _refuse_adapter(source: str, given: str) -> None:
     if find_adapter_config_file(source):
         raise MirrorError(
             f"{given} has an adapter beside or instead of its weights (adapter_config.json), which would be ignored: "
             "merge it into the model first (merge_and_unload in PEFT) and give that folder."
-        )
-
-
-def _check_config(config: Any, given: str) -> None:
-    """More layers would be laid out for hours before their weights are missed."""
-    layers = getattr(config, "num_hidden_layers", 1)
-    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
-        raise MirrorError(
-            f"{given} has a config.json with num_hidden_layers {layers!r:.40}, and it should be a number from 1 to "
-            f"{MOST_LAYERS}: give the config.json that belongs to the weights."
-        )
-    if getattr(config, "quantization_config", None):
-        raise MirrorError(
-            f"{given} is quantised (quantization_config in its config.json), and such weights are not read: give the "
-            "model in full precision."
         )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mirror.config import Pooling, limit
+from mirror.config import Pooling, check, limit
 from mirror.config.sections import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
@@ -104,7 +104,7 @@ class MirrorEncoder(nn.Module):
             MirrorError: there is no such model, the hub cannot be reached, or it is not an encoder.
         """
         limit("max_tokens", max_tokens)
-        if isinstance(pooling, Pooling | str):
+        if pooling is not None and not isinstance(pooling, TextPooling | Mapping):
             named_pooling("pooling", pooling)
         name = str(path)
         local, backbone, tokenizer = load_backbone(name, setting)
@@ -242,6 +242,8 @@ class MirrorEncoder(nn.Module):
             if not isinstance(text, str):
                 raise MirrorError(f"texts[{i}] is not a string: {text!r:.80}")
             check_characters(text, f"texts[{i}]")
+        whole = batch_tokens is None or (type(batch_tokens) is int and batch_tokens > 0)
+        check(whole, "batch_tokens", batch_tokens, "a number above 0, or None")
         budget = batch_tokens or TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         vectors = [np.empty((len(texts), pooling.dimension), dtype=np.float32) for pooling in poolings]
         template, *others = {pooling.template for pooling in poolings}
@@ -273,10 +275,10 @@ class MirrorEncoder(nn.Module):
         """Cosine similarity of every text (or vector) of ``a`` with every one of ``b``, (len(a), len(b))."""
 
         def unit(items: str | Sequence[str] | NDArray[np.float32]) -> Tensor:
-            vectors = (
-                items if isinstance(items, np.ndarray) else self.encode([items] if isinstance(items, str) else items)
-            )
-            return F.normalize(torch.from_numpy(np.atleast_2d(vectors)), dim=-1)
+            numbers = isinstance(items, np.ndarray) and items.dtype.kind in "fiu"
+            vectors = np.atleast_2d(items if numbers else self.encode([items] if isinstance(items, str) else items))
+            check(vectors.shape[-1] == self.dimension, "vectors", vectors.shape, f"rows of {self.dimension} numbers")
+            return F.normalize(torch.from_numpy(vectors.astype(np.float32)), dim=-1)
 
         cosines: NDArray[np.float32] = (unit(a) @ unit(b).T).numpy()
         return cosines
@@ -294,6 +296,4 @@ class MirrorEncoder(nn.Module):
         Raises:
             MirrorError: the folder exists or cannot be written; nothing is left behind.
         """
-        save_encoder(
-            Path(folder).expanduser(), self.backbone, self.tokenizer, self.pooling, self.layout, beside, replace=replace
-        )
+        save_encoder(folder, self.backbone, self.tokenizer, self.pooling, self.layout, beside, replace=replace)

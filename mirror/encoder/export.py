@@ -6,7 +6,7 @@ encoder cannot be pooled in another way by accident.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from mirror.encoder.backbone import FEWEST, quiet
 from mirror.encoder.dense import Dense, Normalize
 from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import TextPooling, stage_name
-from mirror.encoder.stages import LayerMix, Stage, TokenPooling, read_json, write_json
+from mirror.encoder.stages import SETTINGS, LayerMix, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
 from mirror.runs.atomic import scratch_beside
 
@@ -40,6 +40,8 @@ STAGES: dict[str, type[Stage]] = {
 _MIRROR_FILE = "config_mirror.json"
 """For what sentence-transformers cannot express: fixed padding."""
 
+WIDTHS = ("word_embedding_dimension", "embedding_dimension", "in_features")
+"""What the files of the stages call the length of the vectors that they get."""
 _THEIR_CONFIG = {
     "__version__": {"transformers": transformers.__version__, "pytorch": torch.__version__},
     "default_prompt_name": None,
@@ -60,7 +62,7 @@ class Saved:
 
 
 def save_encoder(
-    folder: Path,
+    given: str | Path,
     backbone: Any,
     tokenizer: Any,
     pooling: TextPooling,
@@ -70,7 +72,9 @@ def save_encoder(
     replace: bool,
 ) -> None:
     """See ``MirrorEncoder.save``."""
-
+    if not isinstance(given, str | Path):
+        raise MirrorError(f"folder={given!r:.80} is no folder: give its path.")
+    folder = Path(given).expanduser()
     if own := [type(stage).__name__ for stage in pooling.stages if type(stage) not in STAGES.values()]:
         log.warning("%s: sentence-transformers has no %s, the folder loads with mirror alone.", folder, ", ".join(own))
     elif _padded(pooling, layout.pad_to):
@@ -156,8 +160,8 @@ def read_folder(folder: Path, config: Any) -> Saved | None:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         raise MirrorError(
-            f"{folder} does not say how it pools ({type(error).__name__}: {error}): its {MODULES} or a file that this "
-            "names is damaged, save the encoder again."
+            f"{folder} does not say how it pools: its {MODULES} or a file that this names is damaged, save the encoder "
+            "again."
         ) from error
 
 
@@ -165,19 +169,26 @@ def _saved(folder: Path, config: Any) -> Saved | None:
     if (folder / _MIRROR_FILE).exists():
         own = read_json(folder / _MIRROR_FILE)
         if own["pooling"] != Pooling.mean_padded.value:
-            raise ValueError(f"{_MIRROR_FILE} names the pooling {own['pooling']!r:.40}")
+            raise MirrorError(
+                f"{folder} does not say how it pools: its {_MIRROR_FILE} names {own['pooling']!r:.40}, save the "
+                "encoder again."
+            )
         stage = TokenPooling(own["pooling"])
         width = _limit(folder / _MIRROR_FILE, "pad_to", own["pad_to"])
         return Saved(TextPooling([stage], own["pooling"], config.hidden_size), width, width)
     if not (folder / MODULES).exists():
         return None
     stages: list[Stage] = []
-    for module in read_json(folder / MODULES):
+    width = config.hidden_size
+    for module in read_json(folder / MODULES, list):
         name = module["type"].rpartition(".")[2]
         if name == "StaticEmbedding":
             stages.append(TokenPooling("mean"))
         elif name != "Transformer":
+            _check_width(folder / module["path"] / SETTINGS, width)
             stages.append(_stage_class(folder, module["type"]).load(folder / module["path"]))
+            width = stages[-1].size(width)
+    _check_order(folder, stages, config.num_hidden_layers)
     if not stages:  # what sentence-transformers does where nothing is said
         stages = [TokenPooling("mean")]
     pooling = TextPooling(stages, stage_name(stages, config.num_hidden_layers), config.hidden_size)
@@ -193,6 +204,31 @@ def _limit(path: Path, key: str, value: Any) -> int | None:
             f"{path} is damaged: {key} is {value!r:.40}, and should be a number of tokens, at least {FEWEST}, or null."
         )
     return value
+
+
+def _check_order(folder: Path, stages: Sequence[Stage], layers: int) -> None:
+    """Of sentence-transformers' stages one pools, and the layers are mixed before that; a stage of one's own may do
+    both."""
+    kinds = [type(stage) for stage in stages]
+    mixed = [len(stage.fixed) for stage in stages if isinstance(stage, LayerMix)]
+    fits = kinds.count(TokenPooling) == 1 and LayerMix not in kinds[kinds.index(TokenPooling) :]
+    if any(count != layers for count in mixed) or (stages and not fits and {*kinds} <= {*STAGES.values()}):
+        told = ", ".join(kind.__name__ for kind in kinds)
+        raise MirrorError(
+            f"{folder} does not say how it pools: the stages {told} of its {MODULES} make no vector of a text of "
+            f"{layers} layers, save the encoder again."
+        )
+
+
+def _check_width(path: Path, width: int) -> None:
+    """The length of the vectors that a stage gets, where its file says it."""
+    settings = read_json(path) if path.exists() else {}
+    for key in WIDTHS:
+        if settings.get(key, width) != width:
+            raise MirrorError(
+                f"{path} is damaged: {key} is {settings[key]!r:.40}, and the vectors that come there have {width} "
+                "numbers: save the encoder again."
+            )
 
 
 def _stage_class(folder: Path, full: str) -> type[Stage]:
@@ -249,7 +285,8 @@ def write_whole(folder: Path, write: Callable[[Path], None], *, replace: bool = 
     except Exception as error:
         # safetensors reports a full disk with an error of its own that names the system's.
         if isinstance(error, OSError) or "os error" in str(error).lower():
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise MirrorError(
-                f"{folder} cannot be written ({error}): free some space or choose another disk."
+                f"{folder} cannot be written ({reason}): choose another folder, or free some space."
             ) from error
         raise

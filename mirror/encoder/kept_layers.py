@@ -26,6 +26,8 @@ def with_layers(backbone: Any, kept: Sequence[int], name: str) -> Any:
             the bottom.
     """
     layers = backbone.config.num_hidden_layers
+    if not isinstance(kept, Sequence) or not kept or not all(type(layer) is int for layer in kept):
+        raise MirrorError(f"model.keep_layers={kept!r:.80}: give the numbers of the layers that stay, as in [0, 2].")
     if max(kept) >= layers:
         raise MirrorError(
             f"model.keep_layers={list(kept)} names layer {max(kept)}, and {name} has {layers} layers, from 0 to "

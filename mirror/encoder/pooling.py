@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mirror.config import Pooling
 from mirror.config.parts import build
+from mirror.config.sections import named_pooling
 from mirror.encoder.dense import Normalize
 from mirror.encoder.packing import TokenBlock
 from mirror.encoder.stages import LayerMix, Stage, TokenPooling
@@ -81,7 +82,7 @@ def make_pooling(
         name = type(stage).__name__
         stages.append(stage)
     else:
-        pooling = Pooling(choice)
+        pooling = Pooling(named_pooling("pooling", choice))
         name = pooling.value
         if pooling in LAYERED:
             stages.append(LayerMix(layer_weights(pooling, layers), trainable=pooling is Pooling.layers))

@@ -207,6 +207,8 @@ class TokenPooling(Stage):
         settings = read_json(folder / SETTINGS)
         mode = settings.get("pooling_mode")
         modes = [mode] if isinstance(mode, str) else list(mode or [])
+        if odd := next((key for key, on in settings.items() if "mode_" in key and not isinstance(on, bool)), None):
+            raise MirrorError(f"{folder / SETTINGS} is damaged: {odd} should be true or false, save the encoder again.")
         if mode is None:
             on = {key.removeprefix("pooling_mode_") for key, on in settings.items() if on is True and "mode" in key}
             modes = [mode for mode in cls.MODES if mode in on] if on <= cls.MODES.keys() else sorted(on)
@@ -222,13 +224,20 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """A small JSON file next to the weights.
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A small JSON file next to the weights, which holds an object or, of ``kind`` list, a list.
 
     Raises:
         MirrorError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MirrorError(f"{path} is missing or damaged ({error}): save the encoder again.") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MirrorError(f"{path} cannot be read ({error.strerror}): save the encoder again.") from error
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, kind):
+        raise MirrorError(
+            f"{path} is damaged (no JSON {'list' if kind is list else 'object'}): save the encoder again."
+        )
+    return content

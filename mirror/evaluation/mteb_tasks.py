@@ -24,7 +24,8 @@ def load_tasks(names: Sequence[str]) -> list[Any]:
     try:
         return [mteb.get_task(name) for name in names]
     except KeyError as error:
-        raise MirrorError(f"eval.mteb: {' '.join(str(error.args[0]).split())[:200]}") from error
+        unknown = str(error.args[0]).split("'")[1:2] or list(names)
+        raise MirrorError(f"eval.mteb has {unknown[0]}, which is no task of MTEB: give its names, as STS12.") from error
 
 
 def run_tasks(tasks: Sequence[Any], encode: Encode, name: str) -> dict[str, float]:

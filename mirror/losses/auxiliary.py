@@ -29,6 +29,7 @@ class Beside(Loss):
             )
         self.main, self.auxiliary = main, auxiliary
         self.layered = main.layered or auxiliary.layered
+        self.paired = main.paired or auxiliary.paired
 
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """The sum, and the components of both."""

@@ -28,6 +28,10 @@ class Loss(nn.Module):
     layered = False
     """Whether it looks at more than the last layer."""
 
+    paired: str | None = None
+    """The setting that wants texts in pairs, such as ``loss.translations=true``; None where each may stand for itself.
+    A run whose texts are no pairs is refused."""
+
     def forward(self, embed: Embedder, batch: MirroredBatch) -> Components:
         """The loss of a batch.
 

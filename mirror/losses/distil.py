@@ -64,6 +64,7 @@ class Distil(Loss):
         super().__init__()
         self.match, self.translations, self.others = match, translations, others
         self.layers, self.layers_weight, self.layered = layers or [], layers_weight, bool(layers)
+        self.paired = "loss.translations=true" if translations else None
         named = folders(teacher)
         self.teachers, self.scorers = list[Teacher](), list[PairTeacher]()
         self.map: nn.Linear | None = None

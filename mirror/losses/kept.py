@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from filelock import FileLock
@@ -28,10 +29,14 @@ class Kept:
     Args:
         folder: of the table; it is made when the first row is.
         size: numbers in a row.
+
+    Raises:
+        MirrorError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = folder, size
+        self.folder, self.size = folder.expanduser(), size
+        self._guarded(self._probe)
         self._places: dict[bytes, int] = {}
         self._table = np.empty((0, size), NUMBER)
 
@@ -55,8 +60,17 @@ class Kept:
             act()
         except OSError as error:
             raise MirrorError(
-                f"{self.folder} cannot be used ({error}): free some space, or set loss.keep=null."
+                f"loss.keep={self.folder.parent} cannot be used ({error.strerror}): choose another folder, or set "
+                "loss.keep=null."
             ) from error
+
+    def _probe(self) -> None:
+        """Whether it could be made, before anything is trained."""
+        place = self.folder
+        while not place.exists():
+            place = place.parent
+        with TemporaryFile(dir=place):
+            pass
 
     def _look(self) -> None:
         """Take note of what has been appended."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from mirror.encoder import hub
-from mirror.encoder.backbone import quiet, unloadable
+from mirror.encoder.backbone import quiet
+from mirror.encoder.damage import unloadable
 from mirror.encoder.digest import digest, digest_of
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.pooling import TextPooling
@@ -29,11 +30,18 @@ def folders(given: Given, setting: str = "teacher") -> list[str]:
     """The teachers that a setting names.
 
     Raises:
-        MirrorError: it names none.
+        MirrorError: it names none, or something else than folders.
     """
-    named = [given] if isinstance(given, str) else list(given or [])
-    if not named or not all(isinstance(name, str) and name for name in named):
+    if not given:
         raise MirrorError(f"{setting} is not set: add {setting}=…, the folder of an encoder to learn from.")
+    named = given if isinstance(given, list) else [given]
+    for name in named:
+        if not isinstance(name, str) or not name:
+            raise MirrorError(
+                f"{setting} names {name!r:.40}, which is no folder: give that of an encoder, or several in brackets."
+            )
+    if len({*named}) < len(named):
+        raise MirrorError(f"{setting}=[{','.join(named)}] names one twice: give each encoder once.")
     return named
 
 
@@ -143,7 +151,7 @@ class PairTeacher:
         except MirrorError:
             raise
         except Exception as error:  # the libraries may raise anything for a damaged or foreign folder
-            raise unloadable(setting, path, error, reachable=reachable) from error
+            raise unloadable(setting, path, error, reachable=reachable, source=source) from error
         self.kept: Kept | None = None
         if keep:
             found = digest_of(self.model, self.model.tokenizer, config, self.model.max_length)

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mirror.config import TokenizerConfig, TokenizerKind
 from mirror.encoder import hub
-from mirror.encoder.backbone import quiet, unloadable
+from mirror.encoder.backbone import quiet
+from mirror.encoder.damage import unloadable
 from mirror.errors import MirrorError
 
 BERT_SPECIAL = {

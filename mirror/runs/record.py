@@ -167,7 +167,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 def not_written(folder: Path, error: BaseException, name: str = "") -> MirrorError:
     """The error for a file that cannot be written, for example on a full disk."""
-    return MirrorError(f"{folder / name} cannot be written ({error}): free some space, then {way_on(folder)}.")
+    reason = getattr(error, "strerror", None) or error
+    return MirrorError(f"{folder / name} cannot be written ({reason}): free some space, then {way_on(folder)}.")
 
 
 def way_on(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """How a command ends when it is asked to: Ctrl-C and SIGTERM, at any moment."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,24 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 def _obey(number: int, frame: FrameType | None) -> None:
     if note(number):
         raise KeyboardInterrupt
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Inside, Ctrl-C ends the process on the spot: nothing has begun, and libraries make errors of their own of an
+    exception in the middle of their imports."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(128 + number)
+
+    ours = signal.SIGINT in heeded()
+    before = signal.signal(signal.SIGINT, leave) if ours else None
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mirror.data.texts import clean
 from mirror.encoder.backbone import quiet
 from mirror.encoder.device import place
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.layout import check_characters
 from mirror.errors import MirrorError
 from mirror.report.console import new_table
 from mirror.runs.record import ENCODER, METRICS, TUNED
@@ -35,6 +36,7 @@ def search(config: SearchConfig) -> None:
     Raises:
         MirrorError: there is no encoder or no text to search.
     """
+    check_characters(config.query, "query")
     folder = newest_encoder(Path(config.outputs).expanduser()) if config.encoder is None else Path(config.encoder)
     if config.input is None:
         found = pydocs.functions()

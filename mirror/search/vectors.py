@@ -57,7 +57,10 @@ def kept_vectors(encoder: MirrorEncoder, texts: Sequence[str], name: str, store:
         kept: NDArray[np.float32] = np.load(folder / VECTORS, mmap_mode="c")
         return kept
     except (OSError, ValueError, EOFError) as error:
-        raise MirrorError(f"{folder} cannot be used ({error}): remove it, or set keep=false.") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged"
+        raise MirrorError(
+            f"{folder} cannot be used ({reason}): remove it, or set keep=false or another outputs=…."
+        ) from error
 
 
 def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], top: int) -> list[Hit]:

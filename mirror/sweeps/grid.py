@@ -77,6 +77,8 @@ class Grid(BasicSweeper):
         assert self.config is not None
         if self.max_batch_size is not None and (type(self.max_batch_size) is not int or self.max_batch_size < 1):
             raise MirrorError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: give a number above 0, or null.")
+        if self.config.hydra.launcher.get("n_jobs") == 0:
+            raise MirrorError("hydra.launcher.n_jobs=0 runs nothing: give a number above 0, or -1 for all cores.")
         if self.config.resume:
             raise MirrorError(f"resume={self.config.resume} goes on with one run and cannot be swept: leave out -m.")
         folder = Path(self.config.hydra.sweep.dir)

@@ -1,10 +1,17 @@
 """What a loaded model cannot do, told before it is measured and trained."""
 
+from collections.abc import Sequence
+from itertools import islice
+
 from mirror.config import Strategy, TrainConfig
 from mirror.config.parts import part_name
+from mirror.data.rows import Pair
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
 from mirror.training.parts import build_adaptation, build_module
+
+LOOKED_AT = 1000
+"""Texts that tell whether they are pairs."""
 
 
 def check_model(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:
@@ -23,6 +30,12 @@ def check_model(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None
             f"trainer=fsdp hides the layers that model.pooling={encoder.pooling.name} reads: use trainer=ddp, or "
             "model.pooling=mean."
         )
+    learnt = any(weights.requires_grad for weights in encoder.pooling.parameters())
+    if config.trainer.max_epochs == 0 and learnt and not isinstance(config.model.pooling, str):
+        raise MirrorError(
+            f"trainer.max_epochs=0 trains nothing, and model.pooling={encoder.pooling.name} has weights to learn: "
+            "train, or choose another pooling."
+        )
     size = (config.post or {}).get("dimensions")
     most = min(encoder.dimension, texts - 1)
     if isinstance(size, int) and size > most:
@@ -40,12 +53,17 @@ def check_adaptation(config: TrainConfig, encoder: MirrorEncoder) -> None:
     adaptation.check(encoder)
 
 
-def check_loss(config: TrainConfig, encoder: MirrorEncoder, texts: int) -> None:
+def check_loss(config: TrainConfig, encoder: MirrorEncoder, pairs: Sequence[Pair]) -> None:
     """The same for what the loss or the head does not take, which are built for it."""
     if config.trainer.max_epochs:
-        in_all = texts * config.trainer.max_epochs
-        in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, texts))
+        in_all = len(pairs) * config.trainer.max_epochs
+        in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, len(pairs)))
         loss = build_module(config, encoder).loss
         if config.trainer.strategy is Strategy.fsdp and loss.layered:
             raise MirrorError("trainer=fsdp hides the layers that loss.layers follows: use trainer=ddp.")
+        if loss.paired and all(text == other for text, other in islice(pairs, LOOKED_AT)):
+            raise MirrorError(
+                f"{loss.paired} needs pairs of texts, and these are single ones: set data.pair_column or "
+                "data.pair_separator, or leave it out."
+            )
         loss.check_run(in_all)

@@ -191,7 +191,7 @@ class Run:
             with self.encoder.perturbed(perturbations(self.config, self.views)):
                 pass  # what the model does not take is told now, not after it has been measured
             check_adaptation(self.config, self.encoder)
-            check_loss(self.config, self.encoder, len(self.table.pairs))
+            check_loss(self.config, self.encoder, self.table.pairs)
             if is_rank_zero():
                 self.encoder.to(self.hardware.device)
         self._pooling = self.encoder.pooling

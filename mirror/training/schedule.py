@@ -52,7 +52,9 @@ def wsd(optimizer: Optimizer, steps: int, warmup_steps: Warmup = 10) -> LRSchedu
 def stepped(
     optimizer: Optimizer,
     every: Annotated[int, Rule(lambda steps: steps >= 1, "at least 1")] = 500,
-    factors: Annotated[tuple[float, ...], Rule(lambda factors: min(factors, default=0) >= 0, "0 or more each")] = (
+    factors: Annotated[
+        tuple[float, ...], Rule(lambda factors: min(factors, default=-1) >= 0, "0 or more each, at least one")
+    ] = (
         0.8,
         0.6,
         0.4,

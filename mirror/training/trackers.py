@@ -184,7 +184,7 @@ def _settings_of_wandb() -> Iterator[None]:
     except ImportError:
         raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
     except ValueError as error:  # of its settings, which it also reads from the environment
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).partition(" [type=")[0].split())
         raise MirrorError(
             f"W&B refuses its settings ({reason[:160]}): correct or unset WANDB_MODE and the like."
         ) from error

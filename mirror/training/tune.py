@@ -51,7 +51,13 @@ def mirror_tune(
     """
     rows = in_memory(texts)
     pairs = rows.fetch(range(rows.length))
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise MirrorError(f"overrides={overrides!r:.80} is no list: give settings in one, as in ['batch.size=64'].")
     typed = [_override(*item) for item in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
+    if other := next((override for override in typed if not isinstance(override, str)), None):
+        raise MirrorError(f"overrides holds {other!r:.80}, which is no setting: write it as in 'batch.size=64'.")
+    if output is not None and not isinstance(output, str | Path):
+        raise MirrorError(f"output={output!r:.80} is no folder: give its path, or None.")
     for override in typed:
         name = override.lstrip("+").partition("=")[0]
         if name in GIVEN:
@@ -83,6 +89,8 @@ def _run(config: TrainConfig, folder: Path, pairs: Sequence[Pair]) -> MirrorEnco
 
 def _override(name: str, value: Any) -> str:
     """A setting of a dictionary as on the command line."""
+    if isinstance(value, Mapping):
+        raise MirrorError(f"overrides[{name!r}] is a dictionary: write each setting by its full name, '{name}.…'.")
     if isinstance(value, list | tuple):
         return f"{name}=[{','.join(_value(item) for item in value)}]"
     return f"{name}={_value(value)}"

@@ -289,8 +289,7 @@ def test_unfit_line_in_a_yaml_file_is_refused(
         ("siz: 3", "batch.siz is no setting; did you mean batch.size?"),
         (
             "size: five",
-            "batch.size: In 'batch/mine': ValidationError raised while composing config: Value 'five' of type 'str' "
-            "could not be converted to Integer",
+            "batch.size in batch/mine.yaml does not fit: it must be a whole number.",
         ),
     ],
 )
@@ -443,16 +442,39 @@ def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reaso
         ("+data.path=x", "+data.path=x is set already: write it without the +."),
         ("tokenizer=bpe", "tokenizer is a group of another command than scripts/train.py: leave it out."),
         ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, slanted, stepped, wsd."),
-        ("task=words", "In 'train': Could not find 'task/words' Available options in 'task': phrase sentence word"),
+        ("task=words", "task=words is no option: choose task=phrase, sentence, word."),
         (
             "batch.pack=perhaps",
-            "Error merging override batch.pack=perhaps: Value 'perhaps' is not a valid bool (type str)",
+            "batch.pack=perhaps does not fit: it must be true or false.",
+        ),
+        ("batch.size=1.5", "batch.size=1.5 does not fit: it must be a whole number."),
+        ("seed=null", "seed=null does not fit: it must be set, not null."),
+        ("data.path=[a]", "data.path=[a] does not fit: it must be one text."),
+        ("eval.sets=x", "eval.sets=x does not fit: it must be a list, as in [one,two]."),
+        (
+            "data.path='a",
+            "data.path='a cannot be read: write NAME=VALUE, and put a value that holds other signs than letters, "
+            "digits and those of paths in quotes within quotes, as in \"data.path='my texts.txt'\".",
+        ),
+        (
+            "schedule=null",
+            "schedule=null is no option: choose schedule=constant, cosine, linear, slanted, stepped, wsd.",
+        ),
+        ("=3", "=3 is no option: choose GROUP=NAME."),
+        (
+            "model={pth:x}",
+            "model={pth:x} does not fit: choose a file, model=NAME, or set one value, as in model.NAME=VALUE.",
+        ),
+        ("~model.path", "~model.path takes away what every run has: give it another value instead."),
+        (
+            "seed=range(1,3)",
+            "seed=range(1,3) has several values: add -m to run with each of them, or write the value in brackets for a "
+            "list, or in quotes within quotes for a text.",
         ),
         ("data.size=${nosuch}", "data.size: Interpolation key 'nosuch' not found"),
         (
             "logger.trackers=[x]",
-            "Error merging override logger.trackers=[x]: logger.trackers[0]: Invalid value 'x', expected one of [csv, "
-            "wandb, tensorboard, mlflow]",
+            "logger.trackers=[x] does not fit: it must be one of csv, wandb, tensorboard, mlflow.",
         ),
     ],
 )

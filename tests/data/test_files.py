@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def test_a_compressed_file_that_was_cut_off_is_refused(suffix: str, share: float
     path = compressed(tmp_path / f"texts.txt{suffix}", LINES)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(MirrorError, match=r"texts.txt.* cannot be read: .*(cut off|ended before)"):
+    with pytest.raises(MirrorError, match=r"texts.txt.* cannot be read \(it is damaged or cut off\): give a whole"):
         texts(path)
 
 
@@ -178,3 +179,22 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path, tmp_path: Path) ->
     (cache / "mirror").write_text("in the way")
     with pytest.raises(MirrorError, match=rf"The cache of texts {cache}/mirror cannot be written .*HF_DATASETS_CACHE"):
         texts(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "is damaged in row 1, or no json: give one object in a line"),
+        ("a.json", b"{}", "is damaged, or no json: give one object in a line"),
+        ("a.jsonl", b'{"text": 1}\n{"text": 2}\n', "holds int, not texts: choose another by data.column"),
+        ("a.parquet", b"PAR1", "is damaged, or no parquet: give a whole file"),
+        ("a.txt.gz", b"no archive", "cannot be read (it is damaged or cut off): give a whole file"),
+        ("a.txt.xz", b"\xfd7zXZ", "is packed in a way that is not read: unpack it, or pack it as .gz or .zst"),
+        ("a.zip", b"PK", "is packed in a way that is not read"),
+        ("a.txt", "one\ntwo\n".encode("utf-32"), "is UTF-32, not UTF-8: convert it, for example with iconv -f utf32"),
+    ],
+)
+def test_a_damaged_file_is_told_in_our_words(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MirrorError, match=re.escape(reason)):
+        texts(tmp_path / name)

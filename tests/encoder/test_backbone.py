@@ -210,3 +210,43 @@ def test_fewer_layers_than_weights(folder: Path) -> None:
     text = refusal(folder)
     assert "more layers than its config.json says" in text
     assert "encoder.layer.1.attention" in text
+
+
+# --- files that are damaged
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("config.json", {"hidden_size": "big"}, "its config.json is damaged (hidden_size 'big'): give the one that"),
+        ("config.json", {"hidden_act": "nope"}, "its config.json is damaged (hidden_act 'nope'): give the one that"),
+        ("config.json", {"num_attention_heads": 0}, "num_attention_heads 0, and it should be a number from 1 to"),
+        ("config.json", {"vocab_size": -4}, "vocab_size -4, and it should be a number from 1 to"),
+        ("config.json", {"model_type": "nope"}, "model_type 'nope', which this version of transformers does not know"),
+        ("config.json", b"[]", "its config.json is damaged (no JSON object): save or download it again"),
+        ("tokenizer.json", b"{", "its tokenizer.json is damaged (no JSON object): save or download it again"),
+        ("tokenizer.json", None, "comes without a tokenizer: add its tokenizer.json"),
+        (
+            "tokenizer_config.json",
+            {"cls_token": None},
+            "a tokenizer without a cls_token: name it in its",
+        ),
+        ("tokenizer.json", {"normalizer": {"type": "nope"}}, "or its tokenizer's files are damaged, or for another"),
+        (
+            "tokenizer_config.json",
+            {"cls_token": 77},
+            "its tokenizer_config.json is damaged (cls_token 77): give the one",
+        ),
+        (WEIGHTS, b"short", "its model.safetensors is damaged or cut off: save or download it again"),
+        (WEIGHTS, None, "it has no weights: add its model.safetensors"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Path, file: str, change: Any, reason: str) -> None:
+    """In mirror's words, not in those of the libraries."""
+    if change is None:
+        (folder / file).unlink()
+    elif isinstance(change, bytes):
+        (folder / file).write_bytes(change)
+    else:
+        edit(folder / file, **change)
+    assert reason in refusal(folder)

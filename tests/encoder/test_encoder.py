@@ -399,8 +399,39 @@ def test_encode_refuses_what_is_no_text(tiny_bert: Path, texts: Any) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"pooling": "foo"}, "pooling=foo is no pooling"), ({"max_tokens": -1}, "max_tokens=-1 is out of range")],
+    [
+        ({"pooling": "foo"}, "pooling=foo is no pooling"),
+        ({"pooling": 3}, "pooling=3 is no pooling"),
+        ({"max_tokens": -1}, "max_tokens=-1 is out of range"),
+        ({"max_tokens": "x"}, "max_tokens=x is out of range"),
+        ({"keep_layers": []}, r"keep_layers=\[\]: give the numbers"),
+        ({"keep_layers": 3}, "keep_layers=3: give the numbers"),
+        ({"keep_layers": ["a"]}, r"keep_layers=\['a'\]: give the numbers"),
+    ],
 )
 def test_load_refuses(tiny_bert: Path, settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(MirrorError, match=reason):
         MirrorEncoder.load(tiny_bert, **settings)
+
+
+def test_arguments_of_another_kind(tiny_bert: Path) -> None:
+    encoder = MirrorEncoder.load(tiny_bert)
+    vectors = np.zeros((2, 5), np.float32)
+    wrong: list[tuple[Any, str]] = [
+        (lambda: encoder.encode(["a"], batch_tokens=0), "^batch_tokens=0 is out of range"),
+        (lambda: encoder.encode(["a"], batch_tokens="x"), "^batch_tokens=x is out of range"),  # type: ignore[arg-type]
+        (
+            lambda: encoder.similarity(vectors, "a"),
+            r"^vectors=\(2, 5\) is out of range: .* rows of 32 numbers",
+        ),
+        (lambda: encoder.save(3), "^folder=3 is no folder"),  # type: ignore[arg-type]
+        (
+            lambda: encoder.save(tiny_bert / "config.json" / "x"),
+            "cannot be written .File exists.: choose another folder",
+        ),
+        (lambda: encoder.make_pooling("nope"), "^pooling=nope is no pooling"),
+    ]
+    for call, reason in wrong:
+        with pytest.raises(MirrorError, match=reason):
+            call()
+    assert encoder.similarity(np.array(["a", "b"]), encoder.encode(["a"]).astype(float)).shape == (2, 1)

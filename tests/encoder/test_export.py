@@ -274,10 +274,43 @@ def test_weights_of_a_dense_layer_that_do_not_fit(foreign: Path) -> None:
 
 def test_damaged_pooling_file(foreign: Path) -> None:
     (foreign / "1_Pooling" / "config.json").write_text("{")
-    with pytest.raises(MirrorError, match="missing or damaged"):
+    with pytest.raises(MirrorError, match=r"is damaged \(no JSON object\): save the encoder again"):
         MirrorEncoder.load(foreign)
     (foreign / "1_Pooling" / "config.json").unlink()
-    with pytest.raises(MirrorError, match="missing or damaged"):
+    with pytest.raises(MirrorError, match=r"cannot be read \(No such file or directory\): save the encoder again"):
+        MirrorEncoder.load(foreign)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda modules: modules.append(modules[1]),
+            "the stages TokenPooling, TokenPooling of its modules.json make no",
+        ),
+        (lambda modules: modules[1].update(type="sentence_transformers.models.Normalize"), "the stages Normalize of"),
+    ],
+)
+def test_stages_that_make_no_vector_of_a_text(foreign: Path, change: Any, reason: str) -> None:
+    modules = read(foreign / "modules.json")[:2]
+    change(modules)
+    (foreign / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(MirrorError, match=reason):
+        MirrorEncoder.load(foreign)
+
+
+def test_a_switch_that_is_none(foreign: Path) -> None:
+    settings = read(foreign / "1_Pooling" / "config.json") | {"pooling_mode_cls_token": "yes"}
+    (foreign / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(MirrorError, match="pooling_mode_cls_token should be true or false"):
+        MirrorEncoder.load(foreign)
+
+
+@pytest.mark.parametrize("width", [77, "x", None])
+def test_pooling_of_vectors_of_another_length(foreign: Path, width: Any) -> None:
+    settings = read(foreign / "1_Pooling" / "config.json") | {"word_embedding_dimension": width}
+    (foreign / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(MirrorError, match=r"word_embedding_dimension is .*, and the vectors that come there have 32"):
         MirrorEncoder.load(foreign)
 
 

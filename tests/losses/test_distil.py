@@ -206,6 +206,17 @@ def test_vectors_of_other_sizes_go_through_a_map(tiny_bert: Path, tmp_path: Path
             r"model\.keep_layers=\[0, 2\] names layer 2, and .* has 2 layers",
         ),
         (["teacher=TINY", "model.keep_layers=[1,0]"], r"model\.keep_layers=\[1, 0\]: give the layers that stay"),
+        (["teacher=[TINY,3]"], r"^teacher names 3, which is no folder: give that of an encoder, or several"),
+        (["teacher=3"], r"^teacher names 3, which is no folder"),
+        (["teacher={a:1}"], r"^teacher names \{.*, which is no folder"),
+        (
+            ["teacher=TINY", "loss.translations=true"],
+            r"^loss\.translations=true needs pairs of texts",
+        ),
+        (
+            ["teacher=TINY", "loss.keep=/proc/x"],
+            r"^loss\.keep=/proc/x cannot be used \(No such file",
+        ),
     ],
 )
 def test_what_is_refused(typed: list[str], reason: str, tiny_bert: Path, cross_encoder: Path, tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ def test_tokenizer_of_the_bundled_model() -> None:
 def test_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(MirrorError, match=r"tokenizer\.path=.* cannot be loaded"):
         load_tokenizer(str(tmp_path))
+    (tmp_path / "file").write_text("no tokenizer")
+    with pytest.raises(MirrorError, match=r"tokenizer\.path=.*file is a file: give the folder of a model"):
+        load_tokenizer(str(tmp_path / "file"))
 
 
 def test_code_of_a_tokenizer_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

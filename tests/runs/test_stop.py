@@ -250,3 +250,15 @@ def test_timeout_and_the_workers_that_load_batches(options: list[str], tmp_path:
     assert "Traceback" not in printed
     assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in printed
     assert metrics(tmp_path / "run")["status"] == "interrupted"
+
+
+def test_while_modules_are_imported(tmp_path: Path) -> None:
+    """Libraries make errors of their own of an exception in the middle of their imports."""
+    (tmp_path / "hydra.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    os.getpid()\n"
+        "except KeyboardInterrupt as error:\n    raise RuntimeError from error\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
+    ended = subprocess.run(script, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")

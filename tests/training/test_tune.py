@@ -67,3 +67,18 @@ def test_the_encoder_knows_its_run(tiny_bert: Path, eval_dir: Path) -> None:
     assert "stsb-dev" in encoder.scores["tuned"]
     assert len(repr(encoder)) < 300
     assert "\n" not in repr(encoder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"overrides": "batch.size=4"}, "^overrides='batch.size=4' is no list"),
+        ({"overrides": 5}, "^overrides=5 is no list"),
+        ({"overrides": [5]}, "^overrides holds 5, which is no setting"),
+        ({"overrides": {"batch": {"size": 4}}}, r"^overrides\['batch'\] is a dictionary: write each setting"),
+        ({"output": 3}, "^output=3 is no folder"),
+    ],
+)
+def test_arguments_of_another_kind(tiny_bert: Path, arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MirrorError, match=reason):
+        mirror_tune(tiny_bert, SENTENCES[:16], **arguments)

@@ -52,7 +52,12 @@ def load_sets(
     if dictionary and not hub.local_path(dictionary).is_file():
         raise MirrorError(f"eval.dictionary={dictionary} is no file: give a .tsv with the concepts and their names.")
     own = [_own_kind(kind) for kind in kinds]
-    return [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
+    found = [_load(name, folder, dictionary, [*own, *KINDS]) for name in dict.fromkeys(names)]
+    if dictionary and not any(isinstance(test, linking.LinkingSet) for test in found):
+        raise MirrorError(
+            f"eval.dictionary={dictionary} is read by none of the sets: add a file of mentions, or leave it out."
+        )
+    return found
 
 
 def _own_kind(name: str) -> Any:
@@ -86,7 +91,7 @@ def _load(name: str, folder: Path | None, dictionary: str | None, known: Sequenc
     if name.endswith(SUFFIX):
         path = hub.local_path(name)
     elif folder is None:
-        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
+        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=…, or leave it out.")
     else:
         path = folder / (name + SUFFIX)
         if not path.exists():

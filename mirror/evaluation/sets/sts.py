@@ -96,6 +96,6 @@ def _pair_set(name: str, rows: Sequence[dict[str, Any]], source: Path | str) -> 
 
 def _from_hub(name: str) -> PairSet:
     path, split, config = HUB[name]
-    remedy = "give eval.data_dir=… or eval=none"
+    remedy = "give eval.data_dir=…, or leave it out"
     rows = list(hub.load_dataset(path, config, split, f"The test set {path}", remedy))
     return _pair_set(name, rows, path)

@@ -22,7 +22,7 @@ def load(name: str, data_dir: Path | None) -> PairSet:
         MirrorError: its file is missing or malformed.
     """
     if data_dir is None:
-        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=… or eval=none.")
+        raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=…, or leave it out.")
     base, _, language = name.partition("-")
     return read(data_dir / "word" / f"{base}.tsv", name, language)
 

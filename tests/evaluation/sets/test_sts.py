@@ -69,7 +69,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_sts_without_folder_or_hub() -> None:
-    with pytest.raises(MirrorError, match=r"cannot be reached: give eval.data_dir=… or eval=none"):
+    with pytest.raises(MirrorError, match=r"cannot be reached: give eval.data_dir=…, or leave it out"):
         load_sets(["sts12"], None)
 
 

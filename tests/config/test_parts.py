@@ -19,6 +19,7 @@ HANDED_IN = {
     "pooling": {"hidden", "layers", "mask_id"}, "post": {"vectors"}, "head": {"dimension"},
     "optim": {"params", "hidden"}, "adapt": {"seed", "epoch_steps"},
     "schedule": {"optimizer", "steps"}, "data": {"language", "size", "path"},
+    "objective": {"model", "encoder", "dropout"},
 }  # fmt: skip
 """By group, what a run knows itself."""
 MORE = {"aug": {"dropout", "drophead"}, "optim": {"layer_decay", "scale_with_batch"}}

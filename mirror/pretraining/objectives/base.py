@@ -54,6 +54,9 @@ class Objective(nn.Module):
     pooling = Pooling.first_last
     """What suits a new model, in which nothing else has taught the CLS token to stand for a text."""
 
+    def __init__(self) -> None:
+        super().__init__()  # which takes any arguments at all
+
     @staticmethod
     def corpus(texts: Sequence[Pair], tokenizer: Any, max_tokens: int, *, progress: bool) -> Corpus:
         """The texts as pieces of tokens, of each pair the first text; see ``tokenize_corpus``."""

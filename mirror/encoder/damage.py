@@ -110,16 +110,16 @@ def check_tokenizer(tokenizer: Any, given: str, fewest: int) -> None:
     for token in ("cls_token", "sep_token"):
         if getattr(tokenizer, token) is None:
             raise MirrorError(f"{given} has a tokenizer without a {token}: name it in its tokenizer_config.json.")
-    if tokenizer.cls_token_id not in tokenizer("a")["input_ids"]:
-        raise MirrorError(
-            f"{given} has a tokenizer that puts no {tokenizer.cls_token} to a text: its tokenizer.json is damaged or "
-            "of another model."
-        )
     limit = tokenizer.model_max_length
     if not isinstance(limit, int | float) or limit < fewest:
         raise MirrorError(
             f"{given} has a damaged tokenizer_config.json: model_max_length is {limit!r:.40}, and should be a number "
             f"of tokens, at least {fewest}."
+        )
+    if tokenizer.cls_token_id not in tokenizer("a")["input_ids"]:
+        raise MirrorError(
+            f"{given} has a tokenizer that puts no {tokenizer.cls_token} to a text: its tokenizer.json is damaged or "
+            "of another model."
         )
 
 

@@ -293,7 +293,7 @@ def test_interrupted_at_any_moment(
 ) -> None:  # fmt: skip
     """Ctrl-C: one sentence, the status that shells know, and nothing half-written."""
     given = {"report": [], "evaluate": [f"encoder={encoder}", f"eval.data_dir={eval_dir}", "hydra.run.dir=run"]}
-    monkeypatch.setattr(moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(moment, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     if name == "report":
         begun = {"status": "finished", "config": asdict(compose("train", [])), "scores": {}, "seconds": {}}
         (tmp_path / "run").mkdir()

@@ -4,6 +4,8 @@ Positive pointwise mutual information of co-occurrence within a window, factoris
 model of 4 x 256 the loss left the plateau within 2M tokens instead of more than 8M.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from mirror.errors import MirrorError
 from mirror.pretraining.corpus import Corpus
 
 WINDOW = 4
@@ -21,26 +24,30 @@ CHUNK = 2_000_000
 """Tokens counted at once, to bound the memory."""
 SMOOTHING = 0.75
 """Power of the context's frequency (Levy, Goldberg & Dagan 2015, section 3.2)."""
+FAINTEST = 1e-4
+"""Smallest share of the largest singular value that is more than rounding: squares are factorised, in float32."""
 
 
 def ppmi_embeddings(corpus: Corpus, vocabulary: int, dimension: int, std: float, seed: int) -> Tensor:
     """Vectors for the entries of the vocabulary, (V, D), with the standard deviation ``std``.
 
     Entries that the corpus does not hold keep random vectors.
+
+    Raises:
+        MirrorError: the co-occurrences of many tokens have fewer dimensions.
     """
     counts = _cooccurrences(corpus, vocabulary)
     totals = np.asarray(counts.sum(axis=1)).ravel()  # (V,)
-    contexts = totals**SMOOTHING / np.sum(totals**SMOOTHING)
     table = counts.tocoo()
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        contexts = totals**SMOOTHING / np.sum(totals**SMOOTHING)
         information = np.log(table.data / totals[table.row] / contexts[table.col])
     positive = information > 0
     ppmi = sparse.csr_matrix(
         (information[positive].astype(np.float32), (table.row[positive], table.col[positive])), shape=counts.shape
     )
     rng = np.random.default_rng(seed)
-    left, strengths, _ = svds(ppmi, k=dimension, v0=rng.standard_normal(vocabulary).astype(np.float32))
-    vectors = left * np.sqrt(strengths)  # (V, D)
+    vectors = _factorised(ppmi, dimension, rng.standard_normal(vocabulary).astype(np.float32))
     # A random rotation, so that no coordinate and no attention head holds more than another.
     rotation, _ = np.linalg.qr(rng.standard_normal((dimension, dimension)))
     vectors = vectors @ rotation
@@ -50,6 +57,24 @@ def ppmi_embeddings(corpus: Corpus, vocabulary: int, dimension: int, std: float,
     # Directions carry the meaning; lengths only reflect how rare a word is.
     vectors *= std * np.sqrt(dimension) / np.linalg.norm(vectors, axis=1, keepdims=True)
     return torch.from_numpy(vectors.astype(np.float32))
+
+
+def _factorised(table: sparse.csr_matrix, dimension: int, first: NDArray[np.float32]) -> NDArray[Any]:
+    """The left factor of a symmetric table's largest singular values, (V, D); ``first`` is where the search begins."""
+    held = np.flatnonzero(table.getnnz(axis=1))
+    if len(held) <= 2 * dimension + 1:  # the vectors that ARPACK keeps: it would go on from others that no seed fixes
+        vectors = np.zeros((table.shape[0], dimension))
+        left, strengths, _ = np.linalg.svd(table[held][:, held].toarray().astype(np.float64))
+        few = min(dimension, len(held))
+        vectors[held, :few] = left[:, :few] * np.sqrt(strengths[:few])
+        return vectors
+    left, strengths, _ = svds(table, k=dimension, v0=first)
+    if strengths.min() < FAINTEST * strengths.max():
+        raise MirrorError(
+            f"model.start=ppmi finds fewer than model.hidden={dimension} dimensions in the text: set "
+            "model.start=random, lower model.hidden or give other texts."
+        )
+    return np.asarray(left * np.sqrt(strengths))
 
 
 def _cooccurrences(corpus: Corpus, vocabulary: int) -> sparse.csr_matrix:

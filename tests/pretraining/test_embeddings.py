@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from mirror.errors import MirrorError
 from mirror.pretraining import embeddings
 from mirror.pretraining.corpus import Corpus
 from mirror.pretraining.embeddings import ppmi_embeddings, sinusoids
@@ -50,6 +51,27 @@ def test_tokens_that_never_occur_have_vectors() -> None:
     vectors = ppmi_embeddings(corpus_of([[0, 1, 2, 3, 4, 5, 6, 7] * 5]), 20, 3, 0.02, seed=0)
     assert vectors.isfinite().all()
     assert (vectors.norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("dimension", [3, 7, 12, 16])
+def test_always_the_same(dimension: int) -> None:
+    """Also where the text has fewer dimensions than asked for."""
+    corpus = corpus_of([[0, 1, 2, 3, 4, 5, 6, 7] * 5])
+    vectors = [ppmi_embeddings(corpus, 20, dimension, 0.02, seed=0) for _ in range(2)]
+    assert vectors[0].equal(vectors[1])
+    assert vectors[0].std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_many_tokens_of_few_dimensions() -> None:
+    """Each of 100 tokens stands with the same one."""
+    corpus = corpus_of([[0, token] for token in range(1, 101)])
+    assert ppmi_embeddings(corpus, 150, 2, 0.02, seed=0).isfinite().all()
+    with pytest.raises(MirrorError, match=r"model\.start=ppmi finds fewer than model\.hidden=8 dimensions"):
+        ppmi_embeddings(corpus, 150, 8, 0.02, seed=0)
+
+
+def test_tokens_without_company() -> None:
+    assert ppmi_embeddings(corpus_of([[token] for token in range(10)]), 20, 4, 0.02, seed=0).isfinite().all()
 
 
 def test_sinusoids() -> None:

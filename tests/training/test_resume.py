@@ -1,7 +1,6 @@
 """A run that was stopped, or killed, ends with the weights of one that never stopped."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -133,7 +132,7 @@ def test_stopped_within_a_step(options: list[str], tmp_path: Path, monkeypatch: 
         nonlocal calls
         calls += 1
         if calls == 7:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return info_nce(*arguments, **settings)
 
     folder = tmp_path / "stopped"

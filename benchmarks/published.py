@@ -1,29 +1,34 @@
 """The published recipes at equal budget on the model in this package: which one is worth what on the test sets.
 
-    python -m benchmarks.published --folder outputs/published            # everything: hours on two cores
-    python -m benchmarks.published --folder outputs/published --only simcse esimcse
+    python -m benchmarks.published                             # everything: hours on two cores
+    python -m benchmarks.published --only simcse esimcse --seeds 42,43,44,45,46
 
 Every recipe sees the same 10,000 sentences once, 200 at a time, in two views each. Of a recipe its views, head, loss,
 pooling at a mask token and post-processing are kept; the pooling else, the schedule and the batch are those of the
 defaults, since a two-layer model wants others than BERT-base. Rate and temperature of each come from the same number
 of trials on STS-B dev (one seed); then several seeds are measured once on the test sets. Differences from the defaults
-are paired by seed (Student's t), corrected for all recipes (Holm). Trials and runs that are finished in the folder are
-not run again.
+are paired by seed (Student's t), corrected for all recipes (Holm).
+
+The results are written after each recipe. What stands in them is not run again, so that the table can be made in parts,
+on several machines; nor are runs that are finished in the folder.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import ttest_rel
 
-from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown, store
+from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
+from mirror.runs.atomic import written_whole
 from mirror.runs.registry import runs_in
 
 COMMON = (
@@ -68,35 +73,50 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=None, choices=RECIPES, help="recipes beside the defaults")
     parser.add_argument("--seeds", default=SEEDS, help="of the measured runs, separated by commas")
     parser.add_argument("--set", nargs="*", default=[], help="further settings of every run, such as data.size=2000")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS / "published-mini.json", help="JSON file of the results"
+    )
     arguments = parser.parse_args()
 
-    found: dict[str, dict[str, Any]] = {}
-    for name, settings in RECIPES.items():
+    found = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.exists() else {}
+    for name in RECIPES:
         if arguments.only is None or name in (DEFAULTS, *arguments.only):
-            chosen = [*COMMON, *settings, *arguments.set]
-            if name not in OWN_POOLING:
-                chosen.append("model.pooling=first_last")
             folder = arguments.folder / name.replace(", ", "-")
-            axes = UNTEMPERED if name in NO_TEMPERATURE else TEMPERED
-            trials = swept(folder / "search", [*chosen, *axes, "eval.sets=[stsb-dev]", "eval.audit=false"])
-            best = max(trials, key=lambda run: run["scores"]["tuned"]["stsb-dev"]["all"])
-            tuned = [f"optim.lr={best['config']['optim']['lr']}"]
-            if name not in NO_TEMPERATURE:
-                tuned.append(f"loss.temperature={best['config']['loss']['temperature']}")
-            runs = swept(folder / "runs", [*chosen, *tuned, f"seed={arguments.seeds}", MEASURED])
-            found[name] = {
-                "chosen": tuned,
-                "dev": {" ".join(axis(run)): run["scores"]["tuned"]["stsb-dev"]["all"] for run in trials},
-                "scores": {
-                    run["seed"]: {key: score["all"] for key, score in run["scores"]["tuned"].items()} for run in runs
-                },
-                "seconds": [run["seconds"]["train"] for run in runs if "train" in run["seconds"]],
-                "peak_memory_mib": max(run["peak_memory_mib"] for run in runs),
-            }
-            head, rows = table(found)
-            print(markdown(head, rows), end="\n\n", flush=True)
-    print(store(arguments.results, "published-mini", {"machine": machine(torch.device("cpu")), "recipes": found}))
+            found[name] = measured(name, found.get(name, {}), folder, arguments.seeds.split(","), arguments.set)
+            with written_whole(arguments.results) as partial:
+                partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(markdown(*table(found)), end="\n\n", flush=True)
+
+
+def measured(
+    name: str, known: dict[str, Any], folder: Path, seeds: Sequence[str], further: Sequence[str]
+) -> dict[str, Any]:
+    """What is known of a recipe, with the trials and the seeds that were missing."""
+    settings = [*COMMON, *RECIPES[name], *([] if name in OWN_POOLING else ["model.pooling=first_last"]), *further]
+    tempered = name not in NO_TEMPERATURE
+    if "chosen" not in known:
+        axes = TEMPERED if tempered else UNTEMPERED
+        trials = swept(folder / "search", [*settings, *axes, "eval.sets=[stsb-dev]", "eval.audit=false"])
+        best = max(trials, key=dev)["config"]
+        known["chosen"] = [f"optim.lr={best['optim']['lr']}"]
+        known["chosen"] += [f"loss.temperature={best['loss']['temperature']}"] if tempered else []
+        known["dev"] = {" ".join(axis(run)): dev(run) for run in trials}
+    missing = [seed for seed in seeds if seed not in known.setdefault("scores", {})]
+    if missing:
+        runs = swept(folder / "runs", [*settings, *known["chosen"], f"seed={','.join(missing)}", MEASURED])
+        for run in runs:
+            known["scores"][str(run["seed"])] = {key: score["all"] for key, score in run["scores"]["tuned"].items()}
+        known["train_seconds"] = statistics.median(run["seconds"]["train"] for run in runs)
+        known["peak_memory_mib"] = max(run["peak_memory_mib"] for run in runs)
+        known["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
+        known["machine"] = machine(torch.device("cpu"))
+    return known
+
+
+def dev(run: dict[str, Any]) -> float:
+    """STS-B dev of a trial."""
+    score: float = run["scores"]["tuned"]["stsb-dev"]["all"]
+    return score
 
 
 def swept(folder: Path, settings: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 ``golden.json`` holds for each case the loss of every step, the scores, the first augmented pairs, and the saved weights
 as a hash and as projections that bear rounding. The hash counts only where the same processor and torch are at hand as
-when it was recorded: others sum in another order.
+when it was recorded: others sum in another order. Nor do the biases of keys elsewhere: softmax takes them out, so that
+their gradients are rounding alone, which Adam scales to whole steps.
 
     RECORD_GOLDEN=1 pytest tests/test_golden.py
 
@@ -41,8 +42,9 @@ COMMON = [
 PRETRAIN = [
     "size=tiny", "model.hidden=32", "model.intermediate=64", "tokenizer.vocab_size=150", "batch.tokens=300",
     "batch.max_tokens=32", "held_out.texts=20", "held_out.every=5", "trainer=cpu", "trainer.precision=fp32",
-    "trainer.progress=false", "trainer.max_steps=10", "schedule.warmup_steps=2", "bag_of_words=1",
+    "trainer.progress=false", "trainer.max_steps=10", "schedule.warmup_steps=2", "bag_of_words=1", "model.start=random",
 ]  # fmt: skip
+"""Not from counted words: their vectors are a matter of rounding where, as here, many words stand in like places."""
 CASES = {
     "sentence": [],
     "word": ["task=word", "eval=stsb"],
@@ -185,21 +187,24 @@ def assert_like(found: Any, expected: Any, tolerance: float, where: str) -> None
 def test_golden(name: str, golden: dict[str, Any], tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
     found = RUNS[name](name, tmp_path, tiny_bert, eval_dir)
     if "RECORD_GOLDEN" in os.environ:
-        golden["machine"], golden["cases"][name] = machine(), found
+        golden[name] = {"machine": machine(), **found}
         GOLDEN.write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return
-    expected = golden["cases"][name]
-    same_machine = machine() == golden["machine"]
+    expected = {**golden[name]}
+    same_machine = machine() == expected.pop("machine")
     if not same_machine:
-        # Adam divides by the gradient's size, so that rounding moves a weight whose gradient is nearly zero.
-        found["weights"].pop("sha256")
-        expected["weights"].pop("sha256")
+        found["weights"], expected["weights"] = (without_rounding(one["weights"]) for one in (found, expected))
     assert_like(found, expected, 1e-6 if same_machine else 2e-3, name)
+
+
+def without_rounding(weights: dict[str, Any]) -> dict[str, float]:
+    """What of the saved weights is the same on all machines: no hash, and no bias of keys."""
+    return {name: value for name, value in weights["projections"].items() if not name.endswith("key.bias")}
 
 
 def test_what_was_recorded_tells_the_recipes_apart(golden: dict[str, Any]) -> None:
     """A stop in the middle changes no bit; each recipe has weights of its own."""
-    cases = golden["cases"]
+    cases = {name: {key: value for key, value in case.items() if key != "machine"} for name, case in golden.items()}
     assert cases.keys() == RUNS.keys()
     assert cases["resumed"] == cases["sentence"]
     assert len(cases["sentence"]["losses"]) == 6

@@ -20,7 +20,7 @@ from mirror.evaluation.sets import load_sets
 from mirror.report.details import geometry_table, mteb_table
 from mirror.report.errors import check_plotly, show_errors
 from mirror.report.terminal import difference_table, part_table, protocol_table, score_table
-from mirror.runs.atomic import written_whole
+from mirror.runs.atomic import reason_of, written_whole
 from mirror.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -142,9 +142,7 @@ def encode(config: EncodeConfig) -> None:
         with written_whole(target) as partial, partial.open("wb") as file:
             np.save(file, vectors)
     except OSError as error:
-        raise MirrorError(
-            f"output={target} cannot be written ({error.strerror or error}): choose another place."
-        ) from error
+        raise MirrorError(f"output={target} cannot be written ({reason_of(error)}): choose another place.") from error
     log.info("%d vectors of %d dimensions in %s", *vectors.shape, target)
 
 

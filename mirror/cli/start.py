@@ -77,9 +77,13 @@ def start(
                 record_failure(folder, plain(config), told)
             failed.append(str(told))  # a sweep goes on with its next run
         except BaseException as error:
-            if leaves_record and _stopped_by(error):
+            if _stopped_by(error) is None:
+                raise
+            if leaves_record:
                 record_failure(folder, plain(config), KeyboardInterrupt())
                 ways_on.append(_way_on(name, folder, config))  # a sweep has its own
+            if isinstance(error, Exception):  # a library's own, of which Hydra would tell
+                raise KeyboardInterrupt from error
             raise
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets its errors through, and they are told here
@@ -170,6 +174,9 @@ def importing() -> Iterator[None]:
     gc.disable()
     try:
         yield
+    except BaseException:
+        logging.getLogger("torch").setLevel(logging.WARNING)  # half imported, it would tell statistics at the exit
+        raise
     finally:
         gc.freeze()
         gc.enable()

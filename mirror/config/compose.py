@@ -165,7 +165,9 @@ def resumed(name: str, folder: Path, overrides: Sequence[str]) -> Any:
         known = {field.name for field in dataclasses.fields(SCHEMAS[name])}
         others = stored.keys() - known
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged, so its settings are lost.") from error
+        raise MirrorError(
+            f"resume={folder}: {METRICS} is missing or damaged, so its settings are lost: start a new run."
+        ) from error
     if others:
         raise MirrorError(f"resume={folder} is no run of scripts/{name}.py: go on with the command that began it.")
     fixed = [override for override in overrides if not override.lstrip("+").startswith(FREE_ON_RESUME)]
@@ -224,8 +226,11 @@ def one_sentence(error: BaseException, name: str, overrides: Sequence[str]) -> s
 
 def _unknown(key: str, name: str) -> str:
     """What to say of a key that is neither a setting nor a group of ``conf/<name>.yaml``."""
-    close = difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *groups(name)], n=1)
-    return f"{key} is no setting; {f'did you mean {close[0]}?' if close else '--cfg job prints them all.'}"
+    if close := difflib.get_close_matches(key, [*_names(SCHEMAS[name]), *_part_names(), *groups(name)], n=1):
+        return f"{key} is no setting; did you mean {close[0]}?"
+    if name == "search":  # what was typed may be a question
+        return f"{key} is no setting; a question with = in it is given as \"query='…'\"."
+    return f"{key} is no setting; --cfg job prints them all."
 
 
 def groups(name: str) -> list[str]:

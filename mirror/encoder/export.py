@@ -24,7 +24,7 @@ from mirror.encoder.layout import Layout
 from mirror.encoder.pooling import TextPooling, stage_name
 from mirror.encoder.stages import SETTINGS, LayerMix, Stage, TokenPooling, read_json, write_json
 from mirror.errors import MirrorError
-from mirror.runs.atomic import scratch_beside
+from mirror.runs.atomic import reason_of, scratch_beside
 
 log = logging.getLogger(__name__)
 
@@ -285,8 +285,7 @@ def write_whole(folder: Path, write: Callable[[Path], None], *, replace: bool = 
     except Exception as error:
         # safetensors reports a full disk with an error of its own that names the system's.
         if isinstance(error, OSError) or "os error" in str(error).lower():
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise MirrorError(
-                f"{folder} cannot be written ({reason}): choose another folder, or free some space."
+                f"{folder} cannot be written ({reason_of(error)}): choose another folder, or free some space."
             ) from error
         raise

@@ -138,8 +138,8 @@ def collect(folders: Sequence[Path]) -> Found:
         else:
             try:
                 run = _run(path.parent, content)
-            except (StopIteration, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-                problems.append(f"{path} cannot be read ({type(error).__name__}: {error}): left out.")
+            except (StopIteration, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+                problems.append(f"{path} holds figures of another kind than mirror writes: left out.")
                 continue
             key = (identity(content["config"]), run.frame)
             if run.status == "finished" and seen.setdefault(key, run.folder) != run.folder:

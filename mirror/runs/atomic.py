@@ -1,6 +1,8 @@
 """Files and folders that appear under their names only when they are whole."""
 
+import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,16 @@ from pathlib import Path
 
 SCRATCH = ".mirror-"
 """How the names of temporary folders begin."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why the system did not let a file be written, in its own words. numpy tells how far it came on a full disk, and
+    safetensors wraps the words in its own."""
+    told = getattr(error, "strerror", None) or str(error)
+    if re.search(r"\d+ requested and \d+ written", told):
+        return os.strerror(errno.ENOSPC)
+    wrapped = re.search(r"([^:]+) \(os error \d+\)", told)
+    return wrapped[1].strip() if wrapped else told
 
 
 @contextmanager

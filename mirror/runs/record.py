@@ -42,7 +42,7 @@ from typing import Any, Self
 
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
-from mirror.runs.atomic import written_whole
+from mirror.runs.atomic import reason_of, written_whole
 from mirror.runs.code import code_of
 from mirror.version import __version__
 
@@ -167,8 +167,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 def not_written(folder: Path, error: BaseException, name: str = "") -> MirrorError:
     """The error for a file that cannot be written, for example on a full disk."""
-    reason = getattr(error, "strerror", None) or error
-    return MirrorError(f"{folder / name} cannot be written ({reason}): free some space, then {way_on(folder)}.")
+    return MirrorError(
+        f"{folder / name} cannot be written ({reason_of(error)}): free some space, then {way_on(folder)}."
+    )
 
 
 def way_on(folder: Path) -> str:

@@ -90,7 +90,7 @@ class OptunaSearch(Grid):
                 )
             except Exception as error:  # of the database, whose library names it in many ways
                 raise MirrorError(
-                    f"{folder / STUDY} cannot be read ({type(error).__name__}): move it away, or choose another "
+                    f"{folder / STUDY} cannot be read (it is damaged, or no study): move it away, or choose another "
                     "hydra.sweep.dir=…."
                 ) from error
             changed = self._changed(runs_in(folder).values())

@@ -47,7 +47,9 @@ def mlflow_at(address: str | None) -> Iterator[None]:
     except ModuleNotFoundError:
         raise MirrorError("logger=mlflow needs the package mlflow: pip install 'mirror-encoders[mlflow]'.") from None
     except Exception as error:  # of a server or a database, whose libraries name it in many ways
-        reason = re.sub("//[^/@ ]+@", "//", " ".join(f"{address}: {error}".split()))  # without a password
+        silent = "Max retries exceeded" in str(error)
+        reason = f"{address} does not answer" if silent else " ".join(f"{address}: {error}".split())
+        reason = re.sub("//[^/@ ]+@", "//", reason)  # without a password
         raise MirrorError(
             f"MLflow cannot be used ({reason[:200]}): correct or unset MLFLOW_TRACKING_URI, or start its server."
         ) from error

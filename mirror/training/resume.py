@@ -156,7 +156,7 @@ def interrupted_run(folder: Path) -> InterruptedRun:
         datetime.fromisoformat(record["started"])
         float(record["seconds"].get("total", 0) + record.get("earlier_seconds", 0))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}).") from error
+        raise MirrorError(f"resume={folder}: {METRICS} is missing or damaged ({error}): start a new run.") from error
     try:
         with ZipFile(found[-1]) as parts:  # torch does not look at the checksums that it wrote
             if parts.testzip():

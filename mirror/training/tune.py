@@ -62,6 +62,8 @@ def mirror_tune(
         name = override.lstrip("+").partition("=")[0]
         if name in GIVEN:
             raise MirrorError(f"{override} among the overrides: give it as {GIVEN[name]} of mirror_tune.")
+    if not isinstance(model, str | Path):
+        raise MirrorError(f"model={model!r:.80} is no model: give a hub name or a local folder.")
     model = str(model)
     chosen = f"model={model}" if named_model(model) else f"model.path={quoted(model)}"
     config = compose("train", ["eval=none", "data.size=null", "data.path=null", *typed, chosen])
@@ -81,7 +83,10 @@ def mirror_tune(
 
 
 def _run(config: TrainConfig, folder: Path, pairs: Sequence[Pair]) -> MirrorEncoder:
-    encoder = train(config, folder, pairs)
+    try:
+        encoder = train(config, folder, pairs)
+    except MirrorError as error:
+        raise type(error)(str(error).replace("model.path=", "model=")) from error
     encoder.scores = (read_run(folder) or {}).get("scores", {})
     encoder.loss_curve = by_step(folder)
     return encoder

@@ -424,6 +424,7 @@ def test_plain_settings_survive_json() -> None:
         ("train", ["+loss._target_=x.y"], r"\+loss\._target_=x\.y is set already: write it without the \+"),
         ("pretrain", ["data.path=x", "+masking.part=0.2"], r"masking\.part is no setting"),
         ("search", ["query=q", "+to=3"], r"to is no setting; did you mean top\?"),
+        ("search", ["xyz=b c"], r"xyz is no setting; a question with = in it is given as \"query='…'\"\."),
         ("pretrain", ["data.path=x", "tokenizer=bpe", "model.path=y"], r"tokenizer\.kind=bpe is for a new model"),
         ("train", ["seed=4294967295", "seeds=2"], "goes beyond 4294967295"),
     ],

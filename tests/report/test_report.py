@@ -241,6 +241,7 @@ def test_what_is_no_run_is_named(sweep: Path, tmp_path: Path) -> None:
     told = sorted(problem.split(": ")[-1] for problem in found.problems)
     assert len(told) == 5
     assert told.count("left out.") == 4
+    assert not any("Error" in problem for problem in found.problems)
     assert "counted once." in told
 
 

@@ -144,6 +144,7 @@ def test_what_a_library_makes_of_it(
     result = command("train", *options, "hydra.run.dir=run")
     assert result.code == TERMINATED
     assert "Traceback" not in result.err
+    assert "Error executing" not in result.err
     assert metrics(tmp_path / "run")["status"] == "interrupted"
 
 
@@ -243,6 +244,19 @@ def test_timeout_and_the_workers_that_load_batches(options: list[str], tmp_path:
     assert "Traceback" not in printed
     assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in printed
     assert metrics(tmp_path / "run")["status"] == "interrupted"
+
+
+def test_while_torch_is_imported(tmp_path: Path) -> None:
+    """Half imported, it would tell statistics of its own at the exit."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys\nclass Finder:\n    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch._subclasses.functional_tensor':\n            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    script = [sys.executable, str(ROOT / "scripts" / "search.py"), "where", "encoder=x"]
+    ended = subprocess.run(script, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
 
 
 def test_while_modules_are_imported(tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ def test_arguments_are_not_overrides(tiny_bert: Path, overrides: Any) -> None:
         mirror_tune(str(tiny_bert), SENTENCES[:8], overrides)
 
 
+@pytest.mark.parametrize("model", ["no/such", None, 5])
+def test_models_that_are_none(model: Any) -> None:
+    with pytest.raises(
+        MirrorError, match=f"^model={model} is no (model: give a hub name|local folder, .*as in model=)"
+    ):
+        mirror_tune(model, SENTENCES[:8], SHORT)
+
+
 def test_output_that_cannot_be_made(tiny_bert: Path) -> None:
     with pytest.raises(MirrorError, match="output=/proc/x cannot be made"):
         mirror_tune(str(tiny_bert), SENTENCES[:8], SHORT, output="/proc/x")

@@ -85,7 +85,7 @@ def main() -> None:
             found[name] = measured(name, found.get(name, {}), folder, arguments.seeds.split(","), arguments.set)
             with written_whole(arguments.results) as partial:
                 partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            print(markdown(*table(found)), end="\n\n", flush=True)
+            print(markdown(*table({key: one for key, one in found.items() if "scores" in one})), end="\n\n", flush=True)
 
 
 def measured(

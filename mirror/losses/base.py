@@ -28,6 +28,9 @@ class Loss(nn.Module):
     layered = False
     """Whether it looks at more than the last layer."""
 
+    whole = False
+    """Whether a batch must be encoded in one piece: gradient caching (``batch.micro``) is refused."""
+
     paired: str | None = None
     """The setting that wants texts in pairs, such as ``loss.translations=true``; None where each may stand for itself.
     A run whose texts are no pairs is refused."""

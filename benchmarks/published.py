@@ -53,9 +53,14 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "simcse, whitening": ("experiment=simcse", "post=whitening"),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),
+    "mirror_bert, mask and repetition": ("aug=mirror_repetition",),
+    "mirror_bert, mask, repetition and queue": (
+        "aug=mirror_repetition", "loss=queue", "loss.in_batch=true", "loss.size=400", "loss.momentum=0.995",
+        "loss.key_dropout=false",
+    ),
     "mirror_bert, head": ("head=mlp",),
     "mirror_bert, margin": ("loss.margin=0.1",),
-}
+}  # fmt: skip
 """By name, what is set beside ``COMMON``. The queue of MoCo is shortened to what an epoch can fill."""
 OWN_POOLING = ("promptbert",)
 TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")

@@ -131,7 +131,11 @@ def swept(folder: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
         SystemExit: a run failed.
     """
     script = ROOT / "scripts" / "train.py"
-    subprocess.run([sys.executable, str(script), "-m", *settings, f"hydra.sweep.dir={folder}"], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, str(script), "-m", *settings, "retry_failed=true", f"hydra.sweep.dir={folder}"],
+        check=True,
+        cwd=ROOT,
+    )
     return [run for run in runs_in(folder).values() if run["status"] == "finished"]
 
 

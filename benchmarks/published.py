@@ -37,6 +37,11 @@ COMMON = (
     "eval.resamples=0", "trainer.progress=false", "trainer.precision=fp32",
 )  # fmt: skip
 DEFAULTS = "mirror_bert"
+CHAINED = (
+    "aug=mirror_repetition", "loss=queue", "loss.in_batch=true", "loss.size=400", "loss.momentum=0.995",
+    "loss.key_dropout=false",
+)  # fmt: skip
+"""Mirror-BERT's span mask with all that ESimCSE adds."""
 RECIPES: dict[str, tuple[str, ...]] = {
     DEFAULTS: (),
     "simcse": ("experiment=simcse",),
@@ -51,13 +56,12 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "vicreg": ("experiment=vicreg",),
     "mirror_bert, whitening": ("post=whitening",),
     "simcse, whitening": ("experiment=simcse", "post=whitening"),
+    "esimcse, whitening": ("experiment=esimcse", "post=whitening"),
+    "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),
     "mirror_bert, mask and repetition": ("aug=mirror_repetition",),
-    "mirror_bert, mask, repetition and queue": (
-        "aug=mirror_repetition", "loss=queue", "loss.in_batch=true", "loss.size=400", "loss.momentum=0.995",
-        "loss.key_dropout=false",
-    ),
+    "mirror_bert, mask, repetition and queue": CHAINED,
     "mirror_bert, head": ("head=mlp",),
     "mirror_bert, margin": ("loss.margin=0.1",),
 }  # fmt: skip

@@ -77,6 +77,25 @@ def test_shown_command_composes(command: str) -> None:
         check_parts(settings(compose("train", overrides=single)))
 
 
+def other_commands() -> list[str]:
+    """Each command that a page shows of those that use encoders."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))]
+    lines = [line for page in pages for _, code in FENCED.findall(page) for line in code.splitlines()]
+    shown = re.compile(r"scripts/(evaluate|encode|search|export|soup)\.py")
+    return list(dict.fromkeys(line for line in lines if shown.search(line)))
+
+
+@pytest.mark.parametrize("line", other_commands())
+def test_other_shown_command_composes(line: str) -> None:
+    from mirror.cli.arguments import with_parts, with_query
+    from mirror.config.compose import compose
+
+    words = shlex.split(line.replace("…", "RUN").removesuffix("\\"), comments=True)
+    name = Path(words[1]).stem
+    unnamed = {"search": with_query, "soup": with_parts}.get(name, list)
+    compose(name, unnamed(words[2:]))
+
+
 PRETRAINING = [
     line
     for _, code in FENCED.findall((DOCS / "howto" / "pretraining.md").read_text(encoding="utf-8"))

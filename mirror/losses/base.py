@@ -61,6 +61,10 @@ class Loss(nn.Module):
         """How many vectors each row is contrasted with, in a batch of so many texts over all devices."""
         return 0
 
+    def meaning(self, texts: int) -> str:
+        """What the number on the bar says, for who sees it for the first time, in a batch of so many texts."""
+        return ""
+
     def describe(self) -> str:
         """A line for the log and the model card."""
         return type(self).__name__

@@ -49,7 +49,7 @@ check: install  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: install  ## the documentation as pages that open from the disk, in outputs/docs; .venv/bin/mkdocs serve for its search
+docs: install  ## the documentation as pages that open from the disk, in outputs/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:  ## remove the environment

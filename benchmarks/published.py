@@ -37,6 +37,11 @@ COMMON = (
     "eval.resamples=0", "trainer.progress=false", "trainer.precision=fp32",
 )  # fmt: skip
 DEFAULTS = "mirror_bert"
+CHAINED = (
+    "aug=mirror_repetition", "loss=queue", "loss.in_batch=true", "loss.size=400", "loss.momentum=0.995",
+    "loss.key_dropout=false",
+)  # fmt: skip
+"""Mirror-BERT's span mask with all that ESimCSE adds."""
 RECIPES: dict[str, tuple[str, ...]] = {
     DEFAULTS: (),
     "simcse": ("experiment=simcse",),
@@ -51,11 +56,15 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "vicreg": ("experiment=vicreg",),
     "mirror_bert, whitening": ("post=whitening",),
     "simcse, whitening": ("experiment=simcse", "post=whitening"),
+    "esimcse, whitening": ("experiment=esimcse", "post=whitening"),
+    "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),
+    "mirror_bert, mask and repetition": ("aug=mirror_repetition",),
+    "mirror_bert, mask, repetition and queue": CHAINED,
     "mirror_bert, head": ("head=mlp",),
     "mirror_bert, margin": ("loss.margin=0.1",),
-}
+}  # fmt: skip
 """By name, what is set beside ``COMMON``. The queue of MoCo is shortened to what an epoch can fill."""
 OWN_POOLING = ("promptbert",)
 TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")
@@ -85,7 +94,7 @@ def main() -> None:
             found[name] = measured(name, found.get(name, {}), folder, arguments.seeds.split(","), arguments.set)
             with written_whole(arguments.results) as partial:
                 partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            print(markdown(*table(found)), end="\n\n", flush=True)
+            print(markdown(*table({key: one for key, one in found.items() if "scores" in one})), end="\n\n", flush=True)
 
 
 def measured(
@@ -126,7 +135,11 @@ def swept(folder: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
         SystemExit: a run failed.
     """
     script = ROOT / "scripts" / "train.py"
-    subprocess.run([sys.executable, str(script), "-m", *settings, f"hydra.sweep.dir={folder}"], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, str(script), "-m", *settings, "retry_failed=true", f"hydra.sweep.dir={folder}"],
+        check=True,
+        cwd=ROOT,
+    )
     return [run for run in runs_in(folder).values() if run["status"] == "finished"]
 
 

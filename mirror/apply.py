@@ -9,6 +9,7 @@ from mirror.config import EncodeConfig, EvaluateConfig, plain
 from mirror.config.compose import named_model
 from mirror.data.files import read_lines
 from mirror.encoder.device import place
+from mirror.encoder.digest import digest
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.pooling import TextPooling
 from mirror.errors import MirrorError
@@ -58,7 +59,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
                         results.add(column, found)
                     if tasks:
                         encoder.pooling = pooling
-                        mteb[column] = run_tasks(tasks, encoder.encode, path)
+                        kept = Path(config.mteb_results).expanduser() if config.mteb_results else None
+                        mteb[column] = run_tasks(tasks, encoder.encode, path, kept, digest(encoder))
             record["columns"] = paths
             record.content.update(results.plain())
             record.write()
@@ -72,6 +74,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> Results:
         if mteb:
             record["mteb"] = mteb
             log.info("\n%s", mteb_table(mteb, "MTEB, main scores × 100"))
+            if config.mteb_results:
+                log.info("MTEB's results are kept in %s", config.mteb_results)
         return results
 
 

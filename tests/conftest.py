@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -175,3 +176,17 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: playwright's own, or the system's."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    system = shutil.which("chromium") or shutil.which("google-chrome")
+    with playwright.sync_playwright() as started:
+        try:
+            opened = started.chromium.launch(executable_path=system, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()

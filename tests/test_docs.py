@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -75,6 +75,25 @@ def test_shown_command_composes(command: str) -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         check_parts(settings(compose("train", overrides=single)))
+
+
+def other_commands() -> list[str]:
+    """Each command that a page shows of those that use encoders."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))]
+    lines = [line for page in pages for _, code in FENCED.findall(page) for line in code.splitlines()]
+    shown = re.compile(r"scripts/(evaluate|encode|search|export|soup)\.py")
+    return list(dict.fromkeys(line for line in lines if shown.search(line)))
+
+
+@pytest.mark.parametrize("line", other_commands())
+def test_other_shown_command_composes(line: str) -> None:
+    from mirror.cli.arguments import with_parts, with_query
+    from mirror.config.compose import compose
+
+    words = shlex.split(line.replace("…", "RUN").removesuffix("\\"), comments=True)
+    name = Path(words[1]).stem
+    unnamed = {"search": with_query, "soup": with_parts}.get(name, list)
+    compose(name, unnamed(words[2:]))
 
 
 PRETRAINING = [
@@ -146,20 +165,44 @@ def test_reference_has_every_option(reference: ModuleType) -> None:
     assert empty == []
 
 
-@pytest.mark.slow
-def test_pages_build_and_every_link_leads_somewhere(tmp_path: Path) -> None:
-    """``strict`` in mkdocs.yml makes a warning, such as a dead link, an error."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built pages. ``strict`` in mkdocs.yml makes a warning, such as a dead link, an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )
     assert result.returncode == 0, result.stderr
-    page = (tmp_path / "site" / "howto" / "own-parts.html").read_text(encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_pages_fetch_nothing(site: Path) -> None:
+    page = (site / "howto" / "own-parts.html").read_text(encoding="utf-8")
     assert "class" in page
     assert "Margin" in page
-    for path in (tmp_path / "site").rglob("*.html"):
+    for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?https?://[^>]*', text) == [], path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["index.html", "howto/measure.html"])
+def test_search_in_pages_opened_from_the_disk(name: str, site: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    page.goto((site / name).as_uri())
+    # Letter by letter: the first ones may come before the page listens.
+    page.locator("input.md-search__input").press_sequentially("temperature", delay=300)
+    first = page.locator(".md-search-result__link").first
+    first.wait_for(timeout=60_000)
+    first.click()
+    page.wait_for_url("**/reference/**")
+    assert said == []
 
 
 def test_examples_in_docstrings() -> None:

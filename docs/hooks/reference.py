@@ -23,6 +23,7 @@ from mirror.config.checks import Rule
 from mirror.config.compose import CONF, SCHEMAS
 from mirror.config.parts import TARGET, located
 
+WORKER = Path(__file__).with_name("worker.js")
 RATE_MEANINGS = {
     "dropout": "Share of the network's units that are 0 in a training step.",
     "drophead": "Share of the attention heads that are 0 in a training step.",
@@ -51,13 +52,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Take out the one script that the theme would fetch from elsewhere; called by mkdocs.
+    """Put a script of our own in the place of the one that the theme would fetch from elsewhere; called by mkdocs.
 
-    It serves the search in pages opened from the disk; in pages that a server shows, search works without it.
+    It serves the search in pages opened from the disk.
     """
+    shim = WORKER.read_text(encoding="utf-8")
     for path in Path(config.site_dir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r'<script src="https://[^"]*"></script>', "", text), encoding="utf-8")
+        written = re.sub(r'<script src="https://[^"]*"></script>', lambda _: f"<script>{shim}</script>", text)
+        path.write_text(written, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:

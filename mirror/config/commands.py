@@ -36,6 +36,8 @@ class EvaluateConfig:
     accelerator: Accelerator = Accelerator.auto
     precision: Precision = Precision.auto
     """``bf16`` where the hardware multiplies it natively is faster and rounds; ``auto`` is fp32."""
+    mteb_results: str | None = "outputs/mteb"
+    """Folder where MTEB keeps its results: what an encoder has there is not run again; null keeps none."""
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @property

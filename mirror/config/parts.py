@@ -60,12 +60,17 @@ def _unfit(section: Mapping[str, Any], setting: str, kind: type, contract: type)
 
 
 def check_part(section: Mapping[str, Any], setting: str, *given: str) -> None:
-    """Check a section against the part's signature without building it; ``given`` names the run's own arguments.
+    """Check a section, and the parts within it, against their signatures without building them; ``given`` names the
+    run's own arguments.
 
     Raises:
         MirrorError: the target cannot be imported, or its signature does not take the settings.
     """
-    _checked(section, setting, given)
+    _, arguments = _checked(section, setting, given)
+    for argument, value in arguments.items():
+        for name, inner in value.items() if isinstance(value, Mapping) else ():
+            if isinstance(inner, Mapping) and TARGET in inner:
+                check_part(inner, f"{setting}.{argument}.{name}", *given)
 
 
 def located(section: Any, setting: str) -> Callable[..., Any]:

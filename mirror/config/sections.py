@@ -223,7 +223,7 @@ class EvalConfig:
     kinds: list[str] = field(default_factory=list)
     """Modules with further kinds of test files; see ``mirror.evaluation.sets``."""
     mteb: list[str] = field(default_factory=list)
-    """Tasks of MTEB by its names, for ``scripts/evaluate.py``; their data come from the hub."""
+    """Tasks and benchmarks of MTEB by its names, for ``scripts/evaluate.py``; their data come from the hub."""
     errors: bool = False
     """Show where the encoders err, in tables and in ``errors.html``."""
     neighbours: list[str] = field(default_factory=list)

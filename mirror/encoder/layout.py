@@ -175,7 +175,9 @@ class Layout:
 
     @torch.no_grad()
     def _try_positions(self, width: int) -> int | None:
-        if "position_ids" not in inspect.signature(self.backbone.forward).parameters:
+        # PEFT's wrapper takes anything, and hands it on.
+        inner = getattr(self.backbone, "get_base_model", lambda: self.backbone)()
+        if "position_ids" not in inspect.signature(inner.forward).parameters:
             return None
         if width > positions(self.backbone, self.tokenizer.pad_token_id):  # of BERT, even the width counts
             return None

@@ -108,9 +108,9 @@ class LayerMix(Stage):
         return averaged
 
     def save(self, folder: Path) -> None:
-        """``layer_start=1`` leaves the embeddings out."""
+        """``layer_start=1`` leaves the embeddings out; the width goes by its name in every sentence-transformers."""
         weights = torch.tensor(self.fixed) if self.layer_weights is None else self.layer_weights.detach().cpu()
-        sizes = {"embedding_dimension": self.dimension, "layer_start": 1, "num_hidden_layers": len(self.fixed)}
+        sizes = {"word_embedding_dimension": self.dimension, "layer_start": 1, "num_hidden_layers": len(self.fixed)}
         write_json(folder / SETTINGS, sizes)
         save_file({"layer_weights": weights.float()}, folder / WEIGHTS)
 

@@ -28,6 +28,9 @@ class Loss(nn.Module):
     layered = False
     """Whether it looks at more than the last layer."""
 
+    whole = False
+    """Whether a batch must be encoded in one piece: gradient caching (``batch.micro``) is refused."""
+
     paired: str | None = None
     """The setting that wants texts in pairs, such as ``loss.translations=true``; None where each may stand for itself.
     A run whose texts are no pairs is refused."""
@@ -57,6 +60,10 @@ class Loss(nn.Module):
     def negatives(self, texts: int) -> int:
         """How many vectors each row is contrasted with, in a batch of so many texts over all devices."""
         return 0
+
+    def meaning(self, texts: int) -> str:
+        """What the number on the bar says, for who sees it for the first time, in a batch of so many texts."""
+        return ""
 
     def describe(self) -> str:
         """A line for the log and the model card."""

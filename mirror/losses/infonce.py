@@ -1,5 +1,6 @@
 """InfoNCE over mirrored batches: each text's twin against the other vectors of the batch (paper, equation 1)."""
 
+import math
 from typing import Annotated, NamedTuple
 
 import torch
@@ -84,6 +85,17 @@ class InfoNCE(Loss):
     def negatives(self, texts: int) -> int:
         """All vectors but one's own and one's twin, or those of the other side but one's twin; and the mixed ones."""
         return (2 * texts - 2 if self.directions is Directions.all else texts - 1) + self.mixed
+
+    def meaning(self, texts: int) -> str:
+        """Of the plain loss: the number where nothing is known, and that where a text's twin alone is near."""
+        plain = self.form is LossForm.nt_xent and self.directions is not Directions.both
+        if not plain or self.margin or self.focal:
+            return ""
+        chance = math.log(1 + self.negatives(texts))
+        return (
+            f"{chance:.2f} where a text's other view is as near as any other text, 0 where it alone is near; a small "
+            "loss is no good encoder yet: the scores tell"
+        )
 
     def describe(self) -> str:
         """Form, temperature, and what is not the default."""

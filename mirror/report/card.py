@@ -81,6 +81,8 @@ def model_card(
 | optimizer | {described(config.optim)} |
 | schedule | {described(config.schedule)} |
 | seed | {config.seed} |
+
+The head that guesses masked tokens is not kept: `AutoModelForMaskedLM` begins with a random one.
 """
     if after:
         names = [*before, TUNED]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from statistics import mean
 
 from rich.markup import escape
 
@@ -42,13 +43,16 @@ def geometry_table(columns: Mapping[str, Geometry], title: str) -> str:
 
 
 def mteb_table(scores: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """Tasks of MTEB as rows, encoders as columns."""
+    """Tasks of MTEB as rows, with their mean below several, encoders as columns."""
     table = new_table(title)
     table.add_column("task")
     for name in scores:
         table.add_column(name, justify="right")
-    for task in next(iter(scores.values())):
+    tasks = list(next(iter(scores.values())))
+    for task in tasks:
         table.add_row(task, *(f"{found[task]:.2f}" for found in scores.values()))
+    if len(tasks) > 1:
+        table.add_row("mean over tasks", *(f"{mean(found.values()):.2f}" for found in scores.values()))
     return printed(table)
 
 

@@ -60,7 +60,11 @@ def check_loss(config: TrainConfig, encoder: MirrorEncoder, pairs: Sequence[Pair
         in_all = min(in_all, (config.trainer.max_steps or in_all) * min(config.batch.size, len(pairs)))
         loss = build_module(config, encoder).loss
         if config.trainer.strategy is Strategy.fsdp and loss.layered:
-            raise MirrorError("trainer=fsdp hides the layers that loss.layers follows: use trainer=ddp.")
+            raise MirrorError("trainer=fsdp hides the layers that this loss looks at: use trainer=ddp.")
+        if config.batch.micro and loss.whole:
+            raise MirrorError(
+                f"batch.micro={config.batch.micro}: {part_name(config.loss)} encodes a batch as a whole; leave it out."
+            )
         if loss.paired and all(text == other for text, other in islice(pairs, LOOKED_AT)):
             raise MirrorError(
                 f"{loss.paired} needs pairs of texts, and these are single ones: set data.pair_column or "

@@ -77,6 +77,8 @@ def fit(
     log.info(
         "training on %s in %s, %s, %s", hardware.name, hardware.precision.value, loss.describe(), _in_words(effective)
     )
+    if words := loss.meaning(effective["texts"]):
+        log.info("the loss is %s", words)
     data.steps = steps = int(min(config.trainer.max_steps or math.inf, config.trainer.max_epochs * data.batches.steps))
     if before is not None:
         if before.steps > steps:

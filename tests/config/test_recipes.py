@@ -103,10 +103,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss.directions": "both", "loss.margin": 0.3, "loss.form": "nt_xent", "loss.focal": 0.0,
         "model.pooling": "cls",
     },
+    "distil": {
+        "loss.match": "mse", "optim.lr": 1e-4, "schedule.warmup_steps": 1000, "batch.size": 64,
+        "trainer.max_epochs": 1, "select": "best", "eval.every": 5000, "aug.dropout": 0.1,
+    },
 }  # fmt: skip
 
 
-NEEDED = {"declutr": ["data.path=documents"], "contracode": ["data.path=source"]}
+NEEDED = {"declutr": ["data.path=documents"], "contracode": ["data.path=source"], "distil": ["teacher=big"]}
 """What a recipe leaves to the user."""
 
 

@@ -237,6 +237,18 @@ def test_positions_follow_the_padding_id_in_roberta(bert: Path, roberta: Path) -
     assert rows.position[rows.text_index >= 0].min() == 2
 
 
+def test_packs_through_the_wrapper_of_peft(bert: Path) -> None:
+    peft = pytest.importorskip("peft")
+    plain = MirrorEncoder.load(bert, "mean")
+    adapters = peft.LoraConfig(target_modules=["query", "value"], init_lora_weights=False)
+    encoder = MirrorEncoder(peft.get_peft_model(plain.backbone, adapters), plain.tokenizer, "mean")
+    tokens = encoder.layout.tokenize(SENTENCES[:20])
+    packed = encoder.layout.blocks(tokens)
+    assert all(block.packed for block in packed)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(packed), encoder(encoder.layout.padded(tokens)), atol=1e-5, rtol=1e-4)
+
+
 def test_mpnet_packs_with_its_relative_positions(tmp_path: Path) -> None:
     """Its bias depends on the distance of two tokens alone, which is the same anywhere in a row."""
     encoder = MirrorEncoder.load(build("mpnet", tmp_path / "mpnet"))

@@ -105,6 +105,13 @@ def test_saving_a_saved_encoder_changes_nothing(bert: Path, tmp_path: Path) -> N
     assert not (tmp_path / "three" / "1_WeightedLayerPooling").exists()
 
 
+def test_layered_pooling_by_the_names_that_every_sentence_transformers_reads(bert: Path, tmp_path: Path) -> None:
+    """Before its version 6 it knew no ``embedding_dimension``, and refused the folder; newer ones take both."""
+    MirrorEncoder.load(bert, "first_last").save(tmp_path / "encoder")
+    settings = read(tmp_path / "encoder" / "1_WeightedLayerPooling" / "config.json")
+    assert settings.keys() == {"word_embedding_dimension", "layer_start", "num_hidden_layers"}
+
+
 def test_layer_weights_leave_out_the_embeddings() -> None:
     assert layer_weights(Pooling.first_last, 4) == [1, 0, 0, 1]
     assert layer_weights(Pooling.last_two, 4) == [0, 0, 1, 1]

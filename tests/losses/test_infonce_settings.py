@@ -160,3 +160,14 @@ def test_negatives_and_description() -> None:
     assert InfoNCE().describe() == "InfoNCE (nt_xent), temperature 0.04"
     described = InfoNCE(directions=Directions.both, margin=0.3, focal=0.5).describe()
     assert described.endswith("directions both, margin 0.3, focal 0.5")
+
+
+def test_meaning_names_the_loss_of_chance() -> None:
+    """Views of equal vectors: each twin is as near as any other text."""
+    vectors = torch.ones(2, 100, 8)
+    ids = torch.arange(100).expand(2, -1)
+    assert InfoNCE().meaning(100).startswith(f"{float(info_nce(vectors, ids, 0.04)):.2f} where")
+    cross = float(info_nce(vectors, ids, 0.04, directions=Directions.cross))
+    assert InfoNCE(directions=Directions.cross).meaning(100).startswith(f"{cross:.2f} where")
+    for other in (InfoNCE(margin=0.1), InfoNCE(focal=1.0), InfoNCE(form=LossForm.decoupled)):
+        assert other.meaning(100) == ""

@@ -144,3 +144,7 @@ def test_retrieval_says_what_it_is_drawn_from() -> None:
     assert rows(card)["pydocs (mrr)"] == ["30.00", "30.00"]
     assert "pydocs is the documentation of Python 3." in card
     assert "pydocs" not in model_card(settings(), TABLE, {}, {"stsb-test": score("stsb-test", 60.0)}, 3)
+
+
+def test_says_that_no_head_guesses_masked_tokens() -> None:
+    assert "`AutoModelForMaskedLM` begins with a random one" in model_card(settings(), TABLE, {}, {}, 1)

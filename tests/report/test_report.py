@@ -10,7 +10,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -536,20 +535,6 @@ def test_command(command: Command, sweep: Path) -> None:
     assert "<title>Mine</title>" in page
     assert "(baseline)" in page
     assert "20 runs: 18 finished, 1 failed, 1 running." in result.err
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium: playwright's own, or the system's."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    system = shutil.which("chromium") or shutil.which("google-chrome")
-    with playwright.sync_playwright() as started:
-        try:
-            opened = started.chromium.launch(executable_path=system, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ One of a user's own is one class, and ``_target_: my_package.MyViews`` in a file
 """
 
 from mirror.data.views.base import Views
+from mirror.data.views.chain import Chain
 from mirror.data.views.code import Code
 from mirror.data.views.crop import Crop
 from mirror.data.views.cutoff import Cutoff
@@ -14,4 +15,16 @@ from mirror.data.views.shuffle import Shuffle
 from mirror.data.views.span_mask import SpanMask
 from mirror.data.views.spans import Spans
 
-__all__ = ["Code", "Crop", "Cutoff", "Deletion", "Prompt", "Repetition", "Shuffle", "SpanMask", "Spans", "Views"]
+__all__ = [
+    "Chain",
+    "Code",
+    "Crop",
+    "Cutoff",
+    "Deletion",
+    "Prompt",
+    "Repetition",
+    "Shuffle",
+    "SpanMask",
+    "Spans",
+    "Views",
+]

@@ -57,6 +57,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "mirror_bert, whitening": ("post=whitening",),
     "simcse, whitening": ("experiment=simcse", "post=whitening"),
     "esimcse, whitening": ("experiment=esimcse", "post=whitening"),
+    "labse, whitening": ("experiment=labse", "post=whitening"),
+    "labse, repetition, whitening": ("experiment=labse", "aug=repetition", "post=whitening"),
     "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),

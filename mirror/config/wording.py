@@ -27,6 +27,10 @@ def reworded(text: str, key: str | None, overrides: Sequence[str]) -> str:
             f"{several[1]} has several values: add -m to run with each of them, or write the value in brackets for a "
             "list, or in quotes within quotes for a text."
         )
+    if lost := re.search(r"Interpolation key '(.*?)' not found|Unsupported interpolation type (\w+)", text):
+        return (
+            f"{key or 'A value'}: ${{{lost[1] or f'{lost[2]}:…'}}} names no setting: give a value, or a setting's name."
+        )
     if missing := re.search(r"Cannot find primary config '(.*?)'|Additional config directory '(.*?)' not found", text):
         return f"There is no {missing[1] or missing[2]}: give a file of conf, or of the folder of --config-dir."
     if "Unable to configure" in text:

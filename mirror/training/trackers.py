@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -185,6 +186,7 @@ def _settings_of_wandb() -> Iterator[None]:
         raise MirrorError("logger=wandb needs the package wandb: pip install 'mirror-encoders[wandb]'.") from None
     except ValueError as error:  # of its settings, which it also reads from the environment
         reason = " ".join(str(error).partition(" [type=")[0].split())
+        reason = re.sub(r"^\d+ validation errors? for Settings (\w+)", r"\1:", reason)
         raise MirrorError(
             f"W&B refuses its settings ({reason[:160]}): correct or unset WANDB_MODE and the like."
         ) from error

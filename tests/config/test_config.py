@@ -472,7 +472,7 @@ def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reaso
             "seed=range(1,3) has several values: add -m to run with each of them, or write the value in brackets for a "
             "list, or in quotes within quotes for a text.",
         ),
-        ("data.size=${nosuch}", "data.size: Interpolation key 'nosuch' not found"),
+        ("data.size=${nosuch}", "data.size: ${nosuch} names no setting: give a value, or a setting's name."),
         (
             "logger.trackers=[x]",
             "logger.trackers=[x] does not fit: it must be one of csv, wandb, tensorboard, mlflow.",

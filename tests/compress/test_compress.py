@@ -124,7 +124,7 @@ def test_a_graph_is_neither_tuned_nor_exported_again(encoder: Path, eval_dir: Pa
     saved = tmp_path / "run" / "encoder"
     with pytest.raises(MirrorError, match=r"encoder=.* holds a graph of onnx and no weights"):
         exported(tmp_path / "again", saved, eval_dir, "weights=bf16")
-    with pytest.raises(MirrorError, match=r"model.path=.* holds a graph of onnx and no weights"):
+    with pytest.raises(MirrorError, match=r"model=.* holds a graph of onnx and no weights"):
         mirror_tune(saved, SENTENCES, overrides={"eval.data_dir": str(eval_dir)})
     with pytest.raises(MirrorError, match="gives no other layers"):
         MirrorEncoder.load(saved, "first_last").encode("a text")

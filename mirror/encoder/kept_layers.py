@@ -13,6 +13,17 @@ PER_LAYER = ("layer_types", "layers_block_type")
 """Lists in a configuration with an entry for each layer."""
 
 
+def layer_stacks(backbone: Any) -> dict[str, nn.ModuleList]:
+    """By name, the lists with an entry for each layer: one, or several where a layer is in pieces (XLM)."""
+    return {
+        stack: module
+        for stack, module in backbone.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == backbone.config.num_hidden_layers
+        and ".0." not in f".{stack}."
+    }
+
+
 def with_layers(backbone: Any, kept: Sequence[int], name: str) -> Any:
     """A new backbone of the same kind with the weights of the kept layers, in their order.
 
@@ -33,11 +44,7 @@ def with_layers(backbone: Any, kept: Sequence[int], name: str) -> Any:
             f"model.keep_layers={list(kept)} names layer {max(kept)}, and {name} has {layers} layers, from 0 to "
             f"{layers - 1}."
         )
-    stacks = [
-        stack
-        for stack, module in backbone.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == layers and ".0." not in f".{stack}."
-    ]
+    stacks = layer_stacks(backbone)
     config = copy.deepcopy(backbone.config)
     config.num_hidden_layers = len(kept)
     for entry in PER_LAYER:

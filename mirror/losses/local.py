@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mirror.config import LossForm, Rule
 from mirror.data.batches import MirroredBatch
 from mirror.encoder.encoder import MirrorEncoder
+from mirror.encoder.kept_layers import layer_stacks
 from mirror.errors import MirrorError
 from mirror.losses.base import Components, Loss, check_two_views
 from mirror.losses.embedder import Embedder
@@ -90,13 +91,8 @@ def layer_stack(encoder: MirrorEncoder) -> nn.ModuleList:
     Raises:
         MirrorError: they are not one list: all are one and the same (ALBERT), or each is in pieces (XLM).
     """
-    layers = encoder.backbone.config.num_hidden_layers
-    stacks = [
-        found
-        for name, found in encoder.backbone.named_modules()
-        if isinstance(found, nn.ModuleList) and len(found) == layers and ".0." not in f".{name}."
-    ]
-    if len(stacks) == 1 and layers > 1:
+    stacks = list(layer_stacks(encoder.backbone).values())
+    if len(stacks) == 1 and len(stacks[0]) > 1:
         return stacks[0]
     raise MirrorError(f"loss=local wants a model with a list of several layers, which {encoder.name} has not.")
 

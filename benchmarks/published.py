@@ -5,10 +5,29 @@
 
 Of a recipe its views, head, loss, pooling at a mask token and post-processing are kept; the pooling else, the schedule
 and the batch are those of the defaults, since a two-layer model wants others than BERT-base. Rate and temperature of
-each are searched by the same number of trials. How: see ``benchmarks.side_by_side``.
+each are searched by the same number of trials. How: see ``benchmarks.side_by_side``. Crops and spans are of as many
+paragraphs of Wikipedia; RankCSE's two teachers are SimCSE's and ESimCSE's runs of this table, whose training is not
+counted. ContraCode is left out: its texts are programs.
 """
 
-from benchmarks.side_by_side import Row, side_by_side
+from io import TextIOWrapper
+
+from benchmarks.measure import DATA, ROOT
+from benchmarks.side_by_side import Row, side_by_side, trained
+from mirror.data.packed import open_zst
+from mirror.data.views.crop import Crop
+from mirror.runs.atomic import written_whole
+
+FOLDER = ROOT / "outputs" / "published"
+PARAGRAPHS = FOLDER / "paragraphs.txt"
+TEACHERS = {
+    "simcse": ("experiment=simcse", "optim.lr=1e-3", "loss.temperature=0.07", "model.pooling=first_last"),
+    "esimcse": ("experiment=esimcse", "optim.lr=1e-3", "loss.temperature=0.07", "model.pooling=first_last"),
+}
+"""With the rates and temperatures that were chosen on STS-B dev."""
+SPAN = 64
+"""The most words of a span; the shortest has 8."""
+LONGER = (f"data.path={PARAGRAPHS}", "batch.max_tokens=128")
 
 CHAINED = (
     "aug=mirror_repetition", "loss=queue", "loss.in_batch=true", "loss.size=400", "loss.momentum=0.995",
@@ -24,11 +43,19 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "consert": ("experiment=consert",),
     "promptbert": ("experiment=promptbert",),
     "moco": ("experiment=moco", "loss.size=2000"),
+    "ct": ("experiment=ct",),
     "ct_in_batch": ("experiment=ct_in_batch",),
     "triplet": ("experiment=triplet",),
     "labse": ("experiment=labse",),
     "barlow": ("experiment=barlow", *PROJECTOR),
     "vicreg": ("experiment=vicreg", *PROJECTOR),
+    "rankcse": (
+        "experiment=rankcse",
+        f"teacher=[{','.join(str(FOLDER / 'teachers' / name / 'encoder') for name in TEACHERS)}]",
+    ),
+    "crops": ("experiment=crops", *LONGER),
+    "declutr": ("experiment=declutr", "data=file", *LONGER, "aug.min_words=8", f"aug.max_words={SPAN}"),
+    "mirror_bert, paragraphs": LONGER,
     "mirror_bert, whitening": ("post=whitening",),
     "simcse, whitening": ("experiment=simcse", "post=whitening"),
     "esimcse, whitening": ("experiment=esimcse", "post=whitening"),
@@ -47,11 +74,35 @@ OWN_POOLING = ("promptbert",)
 TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")
 UNTEMPERED = ("optim.lr=5e-5,1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3",)
 """Eight trials each."""
-NO_TEMPERATURE = ("ct_in_batch", "triplet", "barlow", "vicreg")
+NO_TEMPERATURE = ("ct", "ct_in_batch", "triplet", "barlow", "vicreg")
+
+
+def make_paragraphs() -> None:
+    """The first 10,000 paragraphs of the Wikipedia text with room for two crops and two spans, one a line."""
+    crop, kept = Crop(), list[str]()
+    with TextIOWrapper(open_zst(DATA / "wiki" / "wiki.txt.zst"), encoding="utf-8") as lines:
+        for line in lines:
+            text = line.strip()
+            if len(text.split()) >= 2 * SPAN and len(crop.windows((text, text))) >= 2:
+                kept.append(text)
+            if len(kept) == 10_000:
+                break
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with written_whole(PARAGRAPHS) as partial:
+        partial.write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
+def make_teachers() -> None:
+    """RankCSE's."""
+    for name, settings in TEACHERS.items():
+        trained(FOLDER / "teachers" / name, settings)
+
+
 ROWS = {
     name: Row(
         (*settings, *(() if name in OWN_POOLING else ("model.pooling=first_last",))),
         UNTEMPERED if name in NO_TEMPERATURE else TEMPERED,
+        make_teachers if name == "rankcse" else make_paragraphs if set(LONGER) <= set(settings) else None,
     )
     for name, settings in SETTINGS.items()
 }

@@ -13,7 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from scipy.stats import ttest_rel
 from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 from mirror.runs.atomic import written_whole
-from mirror.runs.record import TRAINABLE
+from mirror.runs.record import ENCODER, TRAINABLE
 from mirror.runs.registry import runs_in
 
 COMMON = (
@@ -46,10 +46,12 @@ class Row:
     Attributes:
         settings: what is set beside ``COMMON``.
         axes: what is searched, as in ``optim.lr=1e-4,1e-3``; nothing where it is empty.
+        prepare: makes what the settings name, such as a teacher, where it is not there yet.
     """
 
     settings: tuple[str, ...]
     axes: tuple[str, ...]
+    prepare: Callable[[], object] | None = None
 
 
 def side_by_side(name: str, rows: Mapping[str, Row], help_text: str) -> None:
@@ -79,14 +81,16 @@ def measured(
 ) -> dict[str, Any]:
     """What is known of a row, with the trials and the seeds that were missing."""
     settings = [*COMMON, *row.settings, *further]
+    scores = known.setdefault("scores", {})
+    missing = [seed for seed in seeds if not set(SETS) <= scores.get(seed, {}).keys()]
+    if row.prepare and ("chosen" not in known or missing):
+        row.prepare()
     if "chosen" not in known:
         trials = []
         if row.axes:
             trials = swept(folder / "search", [*settings, *row.axes, f"eval.sets=[{DEV}]", "eval.audit=false"])
         known["chosen"] = axis(max(trials, key=dev), row.axes) if trials else []
         known["dev"] = {" ".join(axis(run, row.axes)): dev(run) for run in trials}
-    scores = known.setdefault("scores", {})
-    missing = [seed for seed in seeds if not set(SETS) <= scores.get(seed, {}).keys()]
     if missing:
         sets = f"eval.sets=[{','.join(SETS)}]"
         runs = swept(folder / "runs", [*settings, *known["chosen"], f"seed={','.join(missing)}", sets])
@@ -98,6 +102,19 @@ def measured(
         known["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
         known["machine"] = machine(torch.device("cpu"))
     return known
+
+
+def trained(folder: Path, settings: Sequence[str]) -> Path:
+    """The encoder of one run, which is made where it is not there yet.
+
+    Raises:
+        CalledProcessError: the run failed.
+    """
+    encoder = folder / ENCODER
+    if not encoder.exists():
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *COMMON, *settings, f"hydra.run.dir={folder}"]
+        subprocess.run([*command, f"eval.sets=[{DEV}]"], check=True, cwd=ROOT)
+    return encoder
 
 
 def dev(run: dict[str, Any]) -> float:

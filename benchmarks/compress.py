@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown, store
-from benchmarks.side_by_side import SETS, cell, holm, paired, trained
+from benchmarks.side_by_side import SETS, cell, corrected, paired, trained
 from mirror import MirrorEncoder
 from mirror.config import EvalConfig
 from mirror.evaluation.sets import load_sets
@@ -123,14 +123,13 @@ def scores(encoder: Path) -> dict[str, float]:
 def ways_table(found: Mapping[str, Found]) -> tuple[list[str], list[list[str]]]:
     """A row for each way: mean ± sd over the encoders."""
     averages = {way: averaged({name: one["scores"] for name, one in of.items()}) for way, of in found.items()}
-    ps = {way: paired(values, averages[WHOLE]) for way, values in averages.items() if way != WHOLE}
-    corrected = holm({way: p for way, p in ps.items() if p is not None})
+    ps = corrected({way: paired(values, averages[WHOLE]) for way, values in averages.items() if way != WHOLE})
     rows = []
     for way, of in found.items():
         row = [way, cell([one["scores"]["stsb-dev"] for one in of.values()]), cell(list(averages[way].values()))]
         if way != WHOLE:
             gain = statistics.mean(averages[way].values()) - statistics.mean(averages[WHOLE].values())
-            row += [f"{gain:+.2f}", f"{corrected[way]:.3f}" if way in corrected else ""]
+            row += [f"{gain:+.2f}", f"{ps[way]:.3f}" if way in ps else ""]
             row += [f"{statistics.median(one[key] for one in of.values()):.2f}" for key in ("megabytes", "speed")]
             row += [f"{max(one['change'] for one in of.values()):.5f}"]
         rows.append(row + [""] * (8 - len(row)))

@@ -23,6 +23,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown
+from mirror.evaluation.certainty import holm
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED, sts_average
 from mirror.runs.atomic import written_whole
 from mirror.runs.record import ENCODER, TRAINABLE
@@ -155,14 +156,15 @@ def table(found: dict[str, dict[str, Any]], reference: str) -> tuple[list[str], 
         name: {seed: sts_average(scores) or 0.0 for seed, scores in result["scores"].items()}
         for name, result in found.items()
     }
-    ps = {name: paired(values, averages[reference]) for name, values in averages.items() if name != reference}
-    corrected = holm({name: p for name, p in ps.items() if p is not None})
+    ps = corrected(
+        {name: paired(values, averages[reference]) for name, values in averages.items() if name != reference}
+    )
     rows = []
     for name, result in found.items():
         cells = [cell([s[key] for s in result["scores"].values() if key in s]) for key in SETS]
         own = list(averages[name].values())
         gain = f"{statistics.mean(own) - statistics.mean(averages[reference].values()):+.2f}"
-        p = f"{corrected[name]:.3f}" if name in corrected else ""
+        p = f"{ps[name]:.3f}" if name in ps else ""
         rows.append([name, " ".join(result["chosen"]), *cells, cell(own), gain if name != reference else "", p])
     return ["row", "chosen on dev", *SETS, AVERAGE, "gain", "p (Holm)"], rows
 
@@ -175,13 +177,10 @@ def paired(values: Mapping[str, float], reference: Mapping[str, float]) -> float
     return float(ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
 
 
-def holm(ps: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction: the k-th smallest of n is multiplied by n - k + 1, and none falls below a smaller one."""
-    corrected, highest = {}, 0.0
-    for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
-        highest = max(highest, min(1.0, ps[name] * (len(ps) - rank)))
-        corrected[name] = highest
-    return corrected
+def corrected(ps: Mapping[str, float | None]) -> dict[str, float]:
+    """The p that there are, after Holm's correction for all of them."""
+    known = {name: p for name, p in ps.items() if p is not None}
+    return dict(zip(known, holm(list(known.values())), strict=True))
 
 
 def cell(values: Sequence[float]) -> str:

@@ -1,6 +1,8 @@
 import json
 import math
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.side_by_side import SETS, Row, measured, table
 from tests.conftest import ROOT, SENTENCES
 from tests.helpers import pairs_of
 
@@ -146,3 +149,44 @@ def test_evaluation_makes_the_table(tiny_bert: Path, eval_dir: Path, tmp_path: P
     assert "†" not in cells[4]
     (path,) = (tmp_path / "results").iterdir()
     assert json.loads(path.read_text(encoding="utf-8"))["recipes"]["runs"]["defaults"]["seeds"].keys() == {"42", "43"}
+
+
+def row_of(averages: list[float]) -> dict[str, Any]:
+    """A row's results whose sets all have the same score, by seed."""
+    scores = {str(seed): dict.fromkeys(SETS, value) for seed, value in enumerate(averages)}
+    return {"chosen": ["optim.lr=0.001"], "scores": scores}
+
+
+def test_a_table_has_gains_over_the_reference_and_holms_p() -> None:
+    found = {"first": row_of([1, 2, 4]), "better": row_of([2, 3.5, 5]), "worse": row_of([1, 0, 3])}
+    head, rows = table(found, "first")
+    cells = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert cells["better"]["average of 7"] == "3.50 ± 1.50"
+    assert [cells[name]["gain"] for name in found] == ["", "+1.17", "-1.00"]
+    # Of three pairs: t = mean / (sd / sqrt(3)) with two degrees of freedom, whose tail is known in closed form.
+    raw = {}
+    for name in ("better", "worse"):
+        pairs = zip(found[name]["scores"].values(), found["first"]["scores"].values(), strict=True)
+        gains = [own["sts12"] - other["sts12"] for own, other in pairs]
+        t = statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(3))
+        raw[name] = 1 - abs(t) / math.sqrt(2 + t * t)
+    low, high = sorted(raw, key=lambda name: raw[name])
+    assert cells[low]["p (Holm)"] == f"{2 * raw[low]:.3f}"
+    assert cells[high]["p (Holm)"] == f"{max(2 * raw[low], raw[high]):.3f}"
+
+
+@pytest.mark.slow
+def test_choices_are_searched_once_and_seeds_are_added(data_dir: Path, tmp_path: Path) -> None:
+    row = Row(("adapt=bitfit",), ("optim.lr=1e-3,1e-2",))
+    further = ["data.size=120", "batch.size=40"]
+    known = measured(row, {}, tmp_path, ["1"], further)
+    assert known["chosen"] == [max(known["dev"], key=lambda trial: known["dev"][trial])]
+    assert known["dev"].keys() == {"optim.lr=0.001", "optim.lr=0.01"}
+    assert set(SETS) <= known["scores"]["1"].keys()
+    first = dict(known["scores"]["1"])
+    shutil.rmtree(tmp_path / "search")
+    known = measured(row, known, tmp_path, ["1", "2"], further)
+    assert not (tmp_path / "search").exists()
+    assert known["scores"].keys() == {"1", "2"}
+    assert known["scores"]["1"] == first != known["scores"]["2"]
+    assert known["trainable"]["share"] < 0.01

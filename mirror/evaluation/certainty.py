@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, spearmanr, t
+import scipy
 
 from mirror.evaluation.resampling import Floats, resample, spearman
 from mirror.evaluation.sets.score import Score
@@ -84,7 +84,7 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
     """Student's interval of the mean over seeds; None for fewer than two."""
     if len(values) < 2:
         return None
-    reach = t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    reach = scipy.stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - reach), float(np.mean(values) + reach)
 
 
@@ -127,7 +127,7 @@ def p_value(differences: Floats) -> float:
     counted = float(min(1.0, 2 * (1 + tail) / (1 + len(finite))))
     if tail >= COUNTABLE or np.std(finite) == 0:
         return counted
-    return min(counted, float(2 * norm.sf(abs(np.mean(finite)) / np.std(finite))))
+    return min(counted, float(2 * scipy.stats.norm.sf(abs(np.mean(finite)) / np.std(finite))))
 
 
 def _williams(ours: Score | None, theirs: Score | None) -> float | None:
@@ -136,7 +136,7 @@ def _williams(ours: Score | None, theirs: Score | None) -> float | None:
     if len(ours.items) != 1 or len(theirs.items) != 1 or len(ours.items[0]) < 4:
         return None
     (a, gold), b = ours.items[0].T, theirs.items[0][:, 0]
-    r12, r13, r23 = (float(spearmanr(x, y).statistic) for x, y in ((a, gold), (b, gold), (a, b)))
+    r12, r13, r23 = (float(scipy.stats.spearmanr(x, y).statistic) for x, y in ((a, gold), (b, gold), (a, b)))
     return williams(r12, r13, r23, len(gold))[1]
 
 
@@ -158,7 +158,7 @@ def williams(r12: float, r13: float, r23: float, n: int) -> tuple[float, float]:
     mean = (r12 + r13) / 2
     spread = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r23) ** 3
     statistic = (r12 - r13) * np.sqrt((n - 1) * (1 + r23) / spread) if spread > 0 else np.copysign(np.inf, r12 - r13)
-    return float(statistic), float(2 * t.sf(abs(statistic), n - 3))
+    return float(statistic), float(2 * scipy.stats.t.sf(abs(statistic), n - 3))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

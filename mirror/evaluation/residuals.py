@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import rankdata, spearmanr
 
 from mirror.evaluation.resampling import Floats
 from mirror.evaluation.sets.pairs import PairSet
@@ -55,7 +55,7 @@ def worst(test: PairSet, similarities: Mapping[str, Floats], count: int = 10) ->
 
 def residuals(similarity: Floats, gold: Floats) -> Floats:
     """How far each pair ranks too high, as a share of the pairs, from −1 to 1; ties share their rank."""
-    difference: Floats = (rankdata(similarity) - rankdata(gold)) / len(gold)
+    difference: Floats = (scipy.stats.rankdata(similarity) - scipy.stats.rankdata(gold)) / len(gold)
     return difference
 
 
@@ -77,7 +77,7 @@ def kinds(test: PairSet, similarities: Mapping[str, Floats]) -> list[Kind]:
 def _score(similarity: Floats, gold: Floats) -> float:
     if len(gold) < FEWEST or np.ptp(gold) == 0 or np.ptp(similarity) == 0:
         return float("nan")
-    return 100 * float(spearmanr(similarity, gold).statistic)
+    return 100 * float(scipy.stats.spearmanr(similarity, gold).statistic)
 
 
 def _groups(test: PairSet) -> dict[str, dict[str, Mask]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+import scipy
 
 from mirror.errors import MirrorError
 from mirror.evaluation.residuals import residuals
@@ -117,7 +117,7 @@ def _plots(found: SetErrors, first: int) -> list[dict[str, Any]]:
             "x": test.gold[drawn].tolist(), "y": values[drawn].round(4).tolist(), "text": texts,
             "hovertemplate": "%{text}<br>gold %{x}, cosine %{y:.2f}<extra></extra>",
         }  # fmt: skip
-        score = 100 * float(spearmanr(values, test.gold).statistic)
+        score = 100 * float(scipy.stats.spearmanr(values, test.gold).statistic)
         title = f"{column}: {score:.2f}" + SEEN * (column in found.seen)
         plots.append({"title": title, "x": "gold score", "y": "cosine similarity", "traces": [points]})
         counts = np.histogram(residuals(values, test.gold), BINS)[0].tolist()

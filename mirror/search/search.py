@@ -1,7 +1,10 @@
 """The texts nearest in meaning to a query, by the tuned encoder and by its base model."""
 
 import copy
+import json
 import logging
+from contextlib import suppress
+from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.layout import check_characters
 from mirror.errors import MirrorError
 from mirror.report.console import new_table
+from mirror.runs.atomic import written_whole
 from mirror.runs.record import ENCODER, METRICS, TUNED
 from mirror.runs.registry import read_run
 from mirror.search.vectors import Hit, kept_vectors, nearest, unit_vectors
@@ -39,8 +43,8 @@ def search(config: SearchConfig) -> None:
     check_characters(config.query, "query")
     folder = newest_encoder(Path(config.outputs).expanduser()) if config.encoder is None else Path(config.encoder)
     if config.input is None:
-        found = pydocs.functions()
-        texts, shown = [f.summary for f in found], [f"[bold]{f.name}[/]\n{escape(f.summary)}" for f in found]
+        found = documented(Path(config.outputs).expanduser() / STORE) if config.keep else read_documentation()
+        texts, shown = list(found.values()), [f"[bold]{name}[/]\n{escape(text)}" for name, text in found.items()]
     else:
         texts = list(dict.fromkeys(text for line in read_lines(config.input, "input") if (text := clean(line))))
         if not texts:
@@ -73,6 +77,26 @@ def _hits(encoder: MirrorEncoder, texts: list[str], config: SearchConfig) -> lis
     name = Path(config.input).stem if config.input else "pydocs"
     vectors = kept_vectors(encoder, texts, name, Path(config.outputs).expanduser() / STORE)  # (N, D)
     return nearest(vectors, query, config.top)
+
+
+def read_documentation() -> dict[str, str]:
+    """What the documentation of this installation says of each function, by its name."""
+    return {function.name: function.summary for function in pydocs.functions()}
+
+
+def documented(store: Path) -> dict[str, str]:
+    """The same, kept in ``store`` between questions: reading it imports every package whose functions it has."""
+    reader = Path(pydocs.__file__).read_bytes()
+    path = store / f"pydocs-{sha256(pydocs.origin().encode() + reader).hexdigest()[:12]}.json"
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there yet, or damaged
+        found = read_documentation()
+        with suppress(OSError):  # where it cannot be kept it is read again
+            store.mkdir(parents=True, exist_ok=True)
+            with written_whole(path) as partial:
+                partial.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def newest_encoder(outputs: Path) -> Path:

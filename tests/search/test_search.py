@@ -6,7 +6,8 @@ import pytest
 from mirror import MirrorEncoder, MirrorError
 from mirror.cli.arguments import with_query
 from mirror.config.compose import compose, quoted
-from mirror.search.search import STORE, newest_encoder, raw_model, search
+from mirror.data.sources import pydocs
+from mirror.search.search import STORE, documented, newest_encoder, raw_model, search
 from tests.conftest import SENTENCES
 
 HARD = [
@@ -132,3 +133,24 @@ def test_refuses(content: bytes | None, reason: str, tiny_bert: Path, tmp_path: 
 def test_settings_out_of_range(override: str, reason: str) -> None:
     with pytest.raises(MirrorError, match=reason):
         compose("search", ["query=x", *override.split()])
+
+
+def test_the_documentation_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "vectors"
+    found = documented(store)
+    assert found == {function.name: function.summary for function in pydocs.functions()}
+    with monkeypatch.context() as reading:
+        reading.setattr(pydocs, "functions", lambda: pytest.fail("read again"))
+        assert documented(store) == found
+    (kept,) = store.glob("pydocs-*.json")
+    kept.write_text(kept.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    assert documented(store) == found
+    kept.unlink()
+    with monkeypatch.context() as other:
+        other.setattr(pydocs, "origin", lambda: "Python 4")
+        assert documented(store) == found
+    (again,) = store.glob("pydocs-*.json")
+    assert again.name != kept.name
+    nowhere = tmp_path / "file"
+    nowhere.write_text("", encoding="utf-8")
+    assert documented(nowhere) == found

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from mirror.data.rows import Pair
 from mirror.errors import MirrorError
@@ -95,4 +95,4 @@ class PairSet(TestSet):
 def _spearman(cosines: NDArray[np.float64], gold: NDArray[np.float64], name: str) -> float:
     if np.ptp(cosines) <= FLAT:
         raise MirrorError(f"No correlation exists on {name}: the encoder gives every pair the same similarity.")
-    return 100 * float(spearmanr(cosines, gold).statistic)
+    return 100 * float(scipy.stats.spearmanr(cosines, gold).statistic)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 
 from mirror.data.rows import Pair
 from mirror.errors import MirrorError
@@ -47,7 +47,7 @@ class RankingSet(TestSet):
         items = np.stack([similarity, self.labels], axis=1)
         precision = average_precision(items, np.ones((1, len(items))))[0]
         right, wrong = similarity[self.labels == 1], similarity[self.labels == 0]
-        auc = mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong))
+        auc = scipy.stats.mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong))
         figures = {"ap": 100 * float(precision), "auc": 100 * float(auc)}
         note = f"{100 * self.labels.mean():.0f} % of the pairs belong together: chance gives as much"
         return Score(self.name, len(items), figures, "ap", items=[items], statistic=average_precision, note=note)

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from benchmarks.measure import DATA, RESULTS, ROOT, SENTENCES, machine, markdown, store
-from benchmarks.side_by_side import SETS, cell, corrected, paired, trained
+from benchmarks.side_by_side import SETS, average, cell, corrected, paired, trained
 from mirror import MirrorEncoder
 from mirror.config import EvalConfig
 from mirror.evaluation.sets import load_sets
-from mirror.evaluation.sets.sts import AVERAGE, sts_average
+from mirror.evaluation.sets.sts import AVERAGE
 from mirror.runs.record import ENCODER
 
 WAYS: dict[str, tuple[str, ...]] = {
@@ -160,7 +160,7 @@ def soups_table(soups: Mapping[str, dict[str, Any]]) -> tuple[list[str], list[li
 
 def averaged(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The average of the seven STS sets, by encoder."""
-    return {name: sts_average(dict(one)) or 0.0 for name, one in found.items()}
+    return {name: average(one) for name, one in found.items()}
 
 
 if __name__ == "__main__":

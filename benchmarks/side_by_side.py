@@ -153,8 +153,7 @@ def axis(run: dict[str, Any], axes: Sequence[str]) -> list[str]:
 def table(found: dict[str, dict[str, Any]], reference: str) -> tuple[list[str], list[list[str]]]:
     """A row for each choice: mean ± sd over the seeds, and the difference of the average from the reference."""
     averages = {
-        name: {seed: sts_average(scores) or 0.0 for seed, scores in result["scores"].items()}
-        for name, result in found.items()
+        name: {seed: average(scores) for seed, scores in result["scores"].items()} for name, result in found.items()
     }
     ps = corrected(
         {name: paired(values, averages[reference]) for name, values in averages.items() if name != reference}
@@ -167,6 +166,13 @@ def table(found: dict[str, dict[str, Any]], reference: str) -> tuple[list[str], 
         p = f"{ps[name]:.3f}" if name in ps else ""
         rows.append([name, " ".join(result["chosen"]), *cells, cell(own), gain if name != reference else "", p])
     return ["row", "chosen on dev", *SETS, AVERAGE, "gain", "p (Holm)"], rows
+
+
+def average(scores: Mapping[str, float]) -> float:
+    """Of the seven STS sets, all of which were measured."""
+    found = sts_average(scores)
+    assert found is not None
+    return found
 
 
 def paired(values: Mapping[str, float], reference: Mapping[str, float]) -> float | None:

@@ -1,0 +1,110 @@
+"""The tables and pictures of docs/results, made of what ``benchmarks.side_by_side`` has stored.
+
+    python -m benchmarks.pages
+
+In a page, what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is made of ``benchmarks/results/NAME-mini.json``.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from benchmarks.measure import RESULTS, ROOT, markdown
+from benchmarks.side_by_side import DEV, WORDS, average, cell, corrected, paired
+from mirror.evaluation.sets.sts import AVERAGED
+
+PAGES = ROOT / "docs" / "results"
+MADE = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LEVEL = 0.05
+Found = Mapping[str, Mapping[str, Any]]
+
+
+def main() -> None:
+    """Write what can be made anew into each page."""
+    for page in sorted(PAGES.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        made = MADE.sub(lambda part: f"{part[1]}\n{content(part[2])}\n\n{part[3]}", text)
+        if made != text:
+            page.write_text(made, encoding="utf-8")
+
+
+def content(name: str) -> str:
+    """A picture and two tables, the best row first."""
+    found = json.loads((RESULTS / f"{name}-mini.json").read_text(encoding="utf-8"))
+    reference = next(iter(found))
+    averages = {row: averages_of(result) for row, result in found.items()}
+    order = sorted(found, key=lambda row: -statistics.mean(averages[row].values()))
+    ps = corrected({row: paired(averages[row], averages[reference]) for row in order if row != reference})
+    draw(averages, order, reference, ps, PAGES / f"{name}.png")
+    picture = f"![Averages of seven STS sets, with standard deviations]({name}.png)"
+    return "\n\n".join([picture, markdown(*summary(found, averages, order, ps)), markdown(*sets_table(found, order))])
+
+
+def averages_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The average of the seven sets, by seed."""
+    return {seed: average(scores) for seed, scores in result["scores"].items()}
+
+
+def summary(
+    found: Found, averages: Mapping[str, Mapping[str, float]], order: Sequence[str], ps: Mapping[str, float]
+) -> tuple[list[str], list[list[str]]]:
+    """A row for each choice, with what was chosen on STS-B dev, gain, significance and memory."""
+    first = statistics.mean(averages[next(iter(found))].values())
+    rows = []
+    for name in order:
+        result, own = found[name], list(averages[name].values())
+        chosen = ", ".join(f"{key.rpartition('.')[2]} {float(value):g}" for key, value in settings(result["chosen"]))
+        dev = cell([scores[DEV] for scores in result["scores"].values()])
+        gain = [f"{statistics.mean(own) - first:+.2f}", f"{ps[name]:.3f}"] if name in ps else ["", ""]
+        memory = f"{result['peak_memory_mib']:,.0f}"
+        rows.append([name, chosen, str(len(own)), dev, cell(own), *gain, memory])
+    return ["", "chosen on dev", "seeds", DEV, "average of 7", "gain", "p", "MiB"], rows
+
+
+def settings(typed: Sequence[str]) -> list[list[str]]:
+    """Names and values."""
+    return [each.split("=") for each in typed]
+
+
+def sets_table(found: Found, order: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Every set's score."""
+    sets = [*AVERAGED, *WORDS]
+    rows = [
+        [name, *(cell([scores[one] for scores in found[name]["scores"].values() if one in scores]) for one in sets)]
+        for name in order
+    ]
+    return ["", *sets], rows
+
+
+def draw(
+    averages: Mapping[str, Mapping[str, float]],
+    order: Sequence[str],
+    reference: str,
+    ps: Mapping[str, float],
+    path: Path,
+) -> None:
+    """A point for each row, in color where it differs from the reference beyond chance."""
+    first = statistics.mean(averages[reference].values())
+    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.28 * len(order)), layout="constrained")
+    for height, name in enumerate(reversed(order)):
+        values = list(averages[name].values())
+        color = "black" if name == reference else "tab:gray"
+        if ps.get(name, 1) < LEVEL:
+            color = "tab:green" if statistics.mean(values) > first else "tab:red"
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        axes.errorbar(statistics.mean(values), height, xerr=spread, fmt="o", color=color, capsize=3)
+    axes.axvline(first, color="black", linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(order)), list(reversed(order)))
+    axes.set_xlabel(f"average of seven STS sets; in color where p < {LEVEL} against {reference}")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

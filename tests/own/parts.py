@@ -1,5 +1,6 @@
 """A package of a user's own: one part for each seam, copied out of the tests before it is used. No part of mirror."""
 
+# --8<-- [start:imports]
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from mirror.losses.embedder import Embedder
 from mirror.pretraining.corpus import MaskedBatch
 from mirror.pretraining.objectives.base import Objective, Reading, Term, over_devices
 from mirror.pretraining.reader import MaskReader
+# --8<-- [end:imports]
 
 
 # --8<-- [start:loss]

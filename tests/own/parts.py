@@ -26,6 +26,7 @@ from mirror.losses.embedder import Embedder
 from mirror.pretraining.corpus import MaskedBatch
 from mirror.pretraining.objectives.base import Objective, Reading, Term, over_devices
 from mirror.pretraining.reader import MaskReader
+
 # --8<-- [end:imports]
 
 

@@ -43,7 +43,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "consert": ("experiment=consert",),
     "promptbert": ("experiment=promptbert",),
     "moco": ("experiment=moco", "loss.size=2000"),
-    "ct": ("experiment=ct",),
+    "ct": ("experiment=ct", "schedule=stepped", "schedule.every=1000"),
     "ct_in_batch": ("experiment=ct_in_batch",),
     "triplet": ("experiment=triplet",),
     "labse": ("experiment=labse",),
@@ -69,7 +69,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "mirror_bert, head": ("head=mlp",),
     "mirror_bert, margin": ("loss.margin=0.1",),
 }
-"""By name, what is set. The first is the reference. The queue of MoCo is shortened to what an epoch can fill."""
+"""By name, what is set. The first is the reference. The queue of MoCo is shortened to what an epoch can fill, and
+CT's rate would fall after more steps than there are."""
 OWN_POOLING = ("promptbert",)
 TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")
 UNTEMPERED = ("optim.lr=5e-5,1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3",)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from mirror.config import EncodeConfig, EvaluateConfig, plain
-from mirror.config.compose import named_model
 from mirror.data.files import read_lines
 from mirror.encoder.device import place
 from mirror.encoder.digest import digest
@@ -152,7 +151,7 @@ def encode(config: EncodeConfig) -> None:
 
 def _load(name: str, config: EvaluateConfig | EncodeConfig) -> MirrorEncoder:
     """Load an encoder; one that was saved with its pooling keeps it."""
-    encoder = MirrorEncoder.load(named_model(name) or name, max_tokens=config.max_tokens, setting="encoder")
+    encoder = MirrorEncoder.load(name, max_tokens=config.max_tokens, setting="encoder")
     if encoder.saved_pooling is None and config.pooling is not None:
         encoder.pooling = encoder.make_pooling(config.pooling)
     elif config.pooling is not None and config.pooling.value != encoder.saved_pooling:

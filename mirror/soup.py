@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mirror.config import SoupConfig, plain
-from mirror.config.compose import named_model
 from mirror.encoder.dense import Dense
 from mirror.encoder.device import choose_device
 from mirror.encoder.encoder import MirrorEncoder
@@ -120,7 +119,7 @@ def _between(
 def _load(name: str, setting: str = "parts") -> MirrorEncoder:
     """An encoder, or that of a run's folder."""
     inside = Path(name) / ENCODER
-    return MirrorEncoder.load(str(inside) if inside.is_dir() else named_model(name) or name, setting=setting)
+    return MirrorEncoder.load(str(inside) if inside.is_dir() else name, setting=setting)
 
 
 def _state(first: MirrorEncoder, other: MirrorEncoder, name: str) -> State:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mirror.compress import graph, static, weights
 from mirror.compress.push import check_push, push
 from mirror.config import ExportConfig, Format, plain
-from mirror.config.compose import named_model
 from mirror.config.suited import TUNING
 from mirror.data.files import read_lines
 from mirror.encoder.device import choose_device
@@ -45,7 +44,7 @@ def export(config: ExportConfig, folder: Path) -> None:
         with record.phase("load"):
             if config.push:
                 check_push(config.push)
-            encoder = MirrorEncoder.load(named_model(config.encoder) or config.encoder, setting="encoder")
+            encoder = MirrorEncoder.load(config.encoder, setting="encoder")
             if config.dimensions and config.dimensions > encoder.dimension:
                 raise MirrorError(
                     f"dimensions={config.dimensions} is more than the {encoder.dimension} of {encoder.name}: lower it."

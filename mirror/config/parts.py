@@ -88,7 +88,11 @@ def located(section: Any, setting: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
         target: Callable[..., Any] = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except AttributeError as error:
+        raise MirrorError(
+            f"{setting}.{TARGET}={path} cannot be imported ({error}): look at how it is spelt in {module}."
+        ) from error
+    except ImportError as error:
         raise MirrorError(
             f"{setting}.{TARGET}={path} cannot be imported ({error}): install its package, or start the command in the "
             "folder that holds it."

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from mirror.config.checks import check, limit, rate
@@ -243,6 +244,12 @@ class EvalConfig:
         check(self.geometry_every >= 0, "eval.geometry_every", self.geometry_every, "0 (never) or more")
         ok = self.resamples == 0 or 100 <= self.resamples <= 10**6
         check(ok, "eval.resamples", self.resamples, "0 (off), or from 100 to 1000000")
+        files = {PurePath(name).stem: name for name in self.sets if name.endswith(".tsv")}
+        if self.validation in files and self.validation not in self.sets:
+            raise MirrorError(
+                f"eval.validation={self.validation} is shown so, but the set is named {files[self.validation]}: set "
+                f"eval.validation={files[self.validation]}."
+            )
         # A pooling with weights of its own gives an untouched model nothing to compare with: it is passed over.
         self.raw = [named_pooling("eval.raw", name) for name in self.raw if not isinstance(name, Mapping)]
         if Pooling.mean_padded.value in self.raw:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from mirror.encoder.layout import check_characters
+from mirror.encoder.layout import check_characters, check_no_table
 from mirror.errors import MirrorError
 
 Pair = tuple[str, str]
@@ -29,10 +29,11 @@ def in_memory(texts: Iterable[str] | Iterable[Pair], name: str = "", *, verbatim
     """Rows over texts, or pairs of texts, that a program holds already.
 
     Raises:
-        MirrorError: an item is neither a string nor a pair of strings.
+        MirrorError: an item is neither a string nor a pair of strings, or it is a table.
     """
     if texts is None or isinstance(texts, str | PathLike) or not isinstance(texts, Iterable):
         raise MirrorError(f"texts={texts!r:.80} is no list of texts: give the texts themselves, as in ['one', 'two'].")
+    check_no_table(texts)
     pairs: list[Pair] = []
     for i, item in enumerate(texts):
         pair = (item, item) if isinstance(item, str) else tuple(item) if isinstance(item, tuple | list) else ()

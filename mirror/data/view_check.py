@@ -31,6 +31,11 @@ class ViewCheck:
 
     def __str__(self) -> str:
         pairs = "\n".join(f"    {left}\n    {right}\n" for left, right in self.examples)
+        if not self.changed:
+            return (
+                "the views change no text: only dropout tells the two sides of a pair apart; "
+                f"mean cosine between two views {self.cosine:.4f}"
+            )
         return (
             f"augmented pairs:\n{pairs}  {100 * self.changed:.1f} % of the texts have a changed view; "
             f"mean cosine between two views {self.cosine:.4f}"

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mirror.config import Pooling, check, limit
+from mirror.config.compose import named_model
 from mirror.config.sections import named_pooling
 from mirror.encoder.backbone import load_backbone, longest_text
 from mirror.encoder.dense import Normalize
 from mirror.encoder.export import read_folder, save_encoder
 from mirror.encoder.kept_layers import with_layers
-from mirror.encoder.layout import Layout, check_characters
+from mirror.encoder.layout import Layout, check_characters, check_no_table
 from mirror.encoder.packing import TokenBlock, select
 from mirror.encoder.perturb import Perturbation
 from mirror.encoder.pooling import TextPooling, make_pooling
@@ -94,7 +95,7 @@ class MirrorEncoder(nn.Module):
         """Load a saved encoder, a local model folder, or a model from the hub.
 
         Args:
-            path: folder or hub name.
+            path: folder or hub name, or a file of the group ``model``, such as ``"mini"``.
             pooling: for models that were saved without one (default: CLS).
             max_tokens: cut texts here; default: the saved limit.
             keep_layers: layers of the model that stay, from 0; default: all.
@@ -106,7 +107,7 @@ class MirrorEncoder(nn.Module):
         limit("max_tokens", max_tokens)
         if pooling is not None and not isinstance(pooling, TextPooling | Mapping):
             named_pooling("pooling", pooling)
-        name = str(path)
+        name = str(path) if setting == "model.path" else named_model(str(path)) or str(path)
         local, backbone, tokenizer = load_backbone(name, setting)
         saved = read_folder(local, backbone.config) if local else None
         if keep_layers is not None:
@@ -215,11 +216,12 @@ class MirrorEncoder(nn.Module):
         nothing and, without dropout, beats packing.
 
         Raises:
-            MirrorError: an item is not a string.
+            MirrorError: an item is not a string, or it is a table.
         """
         if isinstance(texts, str):
             vector: NDArray[np.float32] = self.encode([texts], batch_tokens=batch_tokens)[0]
             return vector
+        check_no_table(texts)
         if not isinstance(texts, Iterable):
             raise MirrorError(f"texts={texts!r:.80} is no text: give a string or several, as in ['one', 'two'].")
         return self.encode_by(list(texts), [self.pooling], batch_tokens=batch_tokens, progress=progress)[0]

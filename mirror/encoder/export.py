@@ -79,10 +79,6 @@ def save_encoder(
         log.warning("%s: sentence-transformers has no %s, the folder loads with mirror alone.", folder, ", ".join(own))
     elif _padded(pooling, layout.pad_to):
         log.warning("%s: sentence-transformers averages no padding, the folder loads with mirror alone.", folder)
-    elif pooling.layered:
-        log.warning(
-            "%s pools several layers: load it by sentence-transformers or mirror, not by its last layer.", folder
-        )
 
     def write(partial: Path) -> None:
         # sentence-transformers averages layers only if the configuration asks the backbone for them.

@@ -25,6 +25,18 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character of UTF-16: no tokenizer reads it, no file holds it."""
 
 
+def check_no_table(texts: object) -> None:
+    """Refuse what gives the names of its columns where texts are wanted.
+
+    Raises:
+        MirrorError: ``texts`` is a table.
+    """
+    if hasattr(texts, "columns"):
+        raise MirrorError(
+            "texts is a table, whose items are its columns' names: give one column, as in table['sentence']."
+        )
+
+
 def check_characters(text: str, name: str) -> None:
     """Refuse a text that no tokenizer reads; ``name`` says which one it is.
 

@@ -125,7 +125,7 @@ def latex(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
                         *(_escape(shown(item)) for item in row.settings.values()),
                         seeds(row),
                         *cells,
-                        _escape(signed(row.gain(str(comparison.headline)))).replace("-", "$-$").replace("$-$$-$", "--"),
+                        _escape(signed(row.gain(str(comparison.headline))).replace("-", MINUS)),
                     ]
                 )
                 + r" \\"
@@ -133,7 +133,7 @@ def latex(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
         if comparison.untouched:
             lines.append(r"\midrule")
         for one in comparison.untouched:
-            scores = [_escape(_number(one.scores.get(name), 2)) for name in comparison.scores]
+            scores = [_escape(_number(one.scores.get(name), 2).replace("-", MINUS)) for name in comparison.scores]
             wide = len(comparison.axes) + 1
             lines.append(" & ".join([rf"\multicolumn{{{wide}}}{{l}}{{{_escape(one.label)}}}", *scores, ""]) + r" \\")
         columns = "l" * len(comparison.axes) + "r" * (len(head) - len(comparison.axes))
@@ -147,7 +147,7 @@ def _bold(cell: Cell | None, form: str, *, latex: bool = False) -> str:
         return "–" if not latex else "--"
     text = figure(cell)
     if latex:
-        text = text.replace(" ± ", r" $\pm$ ").replace(SEEN, r"\dag{}")
+        text = _escape(text.replace("-", MINUS))
     return form.format(text) if cell.best else text
 
 
@@ -155,9 +155,10 @@ def _number(item: float | None, digits: int) -> str:
     return f"{item:.{digits}f}" if item is not None else "–"
 
 
+MINUS = "−"
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "±": r"$\pm$", "†": r"\dag{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": r"$-$", "±": r"$\pm$", "†": r"\dag{}",
     "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\epsilon$", "η": r"$\eta$",
     "θ": r"$\theta$", "λ": r"$\lambda$", "μ": r"$\mu$", "ρ": r"$\rho$", "σ": r"$\sigma$", "τ": r"$\tau$",
 })  # fmt: skip

@@ -78,7 +78,8 @@ class Run:
         words = [
             f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress", "trial")
         ]
-        return shlex.join(["python", "scripts/train.py", *self._config_dir(), *words])
+        script = ["python", "scripts/train.py"] if Path("scripts/train.py").is_file() else ["mirror-train"]
+        return shlex.join([*script, *self._config_dir(), *words])
 
     def _config_dir(self) -> list[str]:
         """The folder of a user's own parts, as it was given: Hydra does not keep it among the overrides."""

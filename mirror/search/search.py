@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from mirror.config import SearchConfig, Task
-from mirror.config.compose import named_model
 from mirror.data.files import read_lines
 from mirror.data.sources import pydocs
 from mirror.data.texts import clean
@@ -42,6 +41,8 @@ def search(config: SearchConfig) -> None:
     """
     check_characters(config.query, "query")
     folder = newest_encoder(Path(config.outputs).expanduser()) if config.encoder is None else Path(config.encoder)
+    if config.encoder is None:
+        log.info("the newest encoder: %s", folder)
     if config.input is None:
         found = documented(Path(config.outputs).expanduser() / STORE) if config.keep else read_documentation()
         texts, shown = list(found.values()), [f"[bold]{name}[/]\n{escape(text)}" for name, text in found.items()]
@@ -50,7 +51,7 @@ def search(config: SearchConfig) -> None:
         if not texts:
             raise MirrorError(f"input={config.input} holds nothing but empty lines: give a file with one text a line.")
         shown = [escape(text) for text in texts]
-    tuned = MirrorEncoder.load((named_model(config.encoder) if config.encoder else None) or folder, setting="encoder")
+    tuned = MirrorEncoder.load(config.encoder or folder, setting="encoder")
     columns = {TUNED: tuned}
     raw = raw_model(folder, tuned)
     if raw is not None:

@@ -47,14 +47,12 @@ class Measurements:
         config = self.config
         needed = is_rank_zero() or config.data.exclude_tests
         if name := config.validated:
-            asked = "select=best" if config.select is Select.best else "eval.curve"
+            asked = "set select=last" if config.select is Select.best else "leave out eval.curve"
             setting = "eval.validation" if config.select is Select.best else "eval.curve"
             try:
                 (self.validation,) = load_sets([name], config.eval.data_dir, kinds=config.eval.kinds, setting=setting)
             except UnavailableError as error:
-                raise MirrorError(
-                    f"{setting}={name} cannot be had: give eval.data_dir=…, or leave out {asked}."
-                ) from error
+                raise MirrorError(f"{setting}={name} cannot be had: give eval.data_dir=…, or {asked}.") from error
         if not needed:
             return []
         try:

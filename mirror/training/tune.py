@@ -10,7 +10,7 @@ from mirror.config.compose import compose, named_model, quoted
 from mirror.data.rows import Pair, in_memory
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.errors import MirrorError
-from mirror.runs.record import by_step
+from mirror.runs.record import METRICS, by_step
 from mirror.runs.registry import read_run
 from mirror.training.run import train
 
@@ -31,7 +31,7 @@ def mirror_tune(
         texts: raw texts, or pairs of texts as given positives; all of them are used.
         overrides: settings as on the command line, such as ``["task=word", "loss.temperature=0.1"]``, or as a
             dictionary, ``{"task": "word", "loss.temperature": 0.1}``.
-        output: run folder for the encoder, the metrics and the log; None leaves nothing behind.
+        output: run folder for the encoder, the metrics and the curves; None leaves nothing behind.
 
     Returns:
         The tuned encoder; its ``scores`` (with an ``eval=`` among the overrides) and its ``loss_curve`` are the run's.
@@ -69,10 +69,10 @@ def mirror_tune(
     config = compose("train", ["eval=none", "data.size=null", "data.path=null", *typed, chosen])
     if output is not None:
         folder = Path(output).expanduser()
-        if folder.exists():
+        if folder.exists() and not _failed_at_once(folder):
             raise MirrorError(f"{folder} exists already: nothing is overwritten, choose another output.")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MirrorError(f"output={folder} cannot be made ({error.strerror}): choose another folder.") from error
         return _run(config, folder, pairs)
@@ -80,6 +80,12 @@ def mirror_tune(
         config.loss["keep"] = None  # a teacher's vectors would stay
     with tempfile.TemporaryDirectory() as scratch:
         return _run(config, Path(scratch), pairs)
+
+
+def _failed_at_once(folder: Path) -> bool:
+    """Whether nothing but the record of a failure is there, as after a wrong setting."""
+    run = read_run(folder)
+    return run is not None and run["status"] == "failed" and [path.name for path in folder.iterdir()] == [METRICS]
 
 
 def _run(config: TrainConfig, folder: Path, pairs: Sequence[Pair]) -> MirrorEncoder:

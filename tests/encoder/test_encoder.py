@@ -447,3 +447,8 @@ def test_arguments_of_another_kind(tiny_bert: Path) -> None:
         with pytest.raises(MirrorError, match=reason):
             call()
     assert encoder.similarity(np.array(["a", "b"]), encoder.encode(["a"]).astype(float)).shape == (2, 1)
+
+
+def test_a_model_is_known_by_its_name() -> None:
+    vectors = MirrorEncoder.load("mini", "mean").encode(["a text"])
+    np.testing.assert_array_equal(MirrorEncoder.load("bundled:mini", "mean").encode(["a text"]), vectors)

@@ -126,6 +126,10 @@ def test_file_that_is_wrong(folder: Path, name: str, content: str, message: str)
 
 
 def test_file_that_is_missing(folder: Path) -> None:
+    notes = folder / "notes.md"
+    notes.write_text("# notes")
+    with pytest.raises(MirrorError, match=r"notes\.md is no test set: a test set is a table that ends with \.tsv"):
+        load_sets([str(notes)], str(folder))
     with pytest.raises(MirrorError, match=r"eval.data_dir lacks bli/en-xx.tsv"):
         load_sets(["bli/en-xx"], str(folder))
     with pytest.raises(MirrorError, match=r"nothing.tsv, which cannot be read"):

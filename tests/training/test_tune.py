@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from mirror import MirrorError, mirror_tune
+from mirror import MirrorEncoder, MirrorError, mirror_tune
 from tests.conftest import SENTENCES
 
 SHORT = {"trainer.progress": False, "trainer.max_steps": 2, "batch.size": 8}
@@ -75,6 +76,27 @@ def test_the_encoder_knows_its_run(tiny_bert: Path, eval_dir: Path) -> None:
     assert "stsb-dev" in encoder.scores["tuned"]
     assert len(repr(encoder)) < 300
     assert "\n" not in repr(encoder)
+
+
+def test_a_folder_with_nothing_but_a_failure_is_used_again(tiny_bert: Path, eval_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(MirrorError, match=r"lacks sts/stsb-dev\.tsv"):
+        mirror_tune(tiny_bert, SENTENCES[:16], {**SHORT, "eval": "stsb", "eval.data_dir": str(tmp_path)}, output)
+    assert [path.name for path in output.iterdir()] == ["metrics.json"]
+    mirror_tune(tiny_bert, SENTENCES[:16], {**SHORT, "eval": "stsb", "eval.data_dir": str(eval_dir)}, output)
+    assert (output / "encoder").is_dir()
+    with pytest.raises(MirrorError, match="exists already"):
+        mirror_tune(tiny_bert, SENTENCES[:16], SHORT, output)
+
+
+def test_a_table_is_no_list_of_texts(tiny_bert: Path) -> None:
+    table = pd.DataFrame(dict.fromkeys(("left", "right", "score"), SENTENCES[:16]))
+    with pytest.raises(MirrorError, match=r"texts is a table, .* give one column, as in table\['sentence'\]"):
+        mirror_tune(tiny_bert, table, SHORT)
+    encoder = MirrorEncoder.load(tiny_bert)
+    with pytest.raises(MirrorError, match="texts is a table"):
+        encoder.encode(table)
+    assert encoder.encode(table["left"]).shape == (16, encoder.dimension)
 
 
 @pytest.mark.parametrize(

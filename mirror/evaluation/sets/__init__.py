@@ -90,6 +90,8 @@ def _load(name: str, folder: Path | None, dictionary: str | None, known: Sequenc
         return words.load(name, folder)
     if name.endswith(SUFFIX):
         path = hub.local_path(name)
+    elif Path(name).is_file():
+        raise MirrorError(f"{name} is no test set: a test set is a table that ends with {SUFFIX}.")
     elif folder is None:
         raise UnavailableError(f"The set {name} is read from a folder: give eval.data_dir=…, or leave it out.")
     else:

@@ -100,7 +100,7 @@ def settings_of(schema: type) -> list[Setting]:
             else shown_type(hints[item.name]),
             shown_default(item),
             ranges.get(item.name, ""),
-            meanings.get(item.name) or choices(hints[item.name]),
+            explained(meanings.get(item.name), hints[item.name]),
         )
         for item in fields(schema)
         if schema_of(schema, item) is None
@@ -188,13 +188,13 @@ def shown_type(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def choices(hint: Any) -> str:
-    """What an enumeration offers, with its meaning."""
-    kinds = [hint, *get_args(hint)]
-    for kind in kinds:
+def explained(meaning: str | None, hint: Any) -> str:
+    """What is said of a setting, and the values of an enumeration."""
+    for kind in (hint, *get_args(hint)):
         if isinstance(kind, type) and issubclass(kind, Enum):
-            return f"{inspect.cleandoc(kind.__doc__ or '')} {', '.join(f'`{member.value}`' for member in kind)}."
-    return ""
+            values = ", ".join(f"`{member.value}`" for member in kind)
+            return f"{meaning or inspect.cleandoc(kind.__doc__ or '')} One of {values}."
+    return meaning or ""
 
 
 def shown_default(item: "Field[Any]") -> str:
@@ -286,11 +286,8 @@ def part_settings(section: dict[str, Any], group: str) -> list[Setting]:
         if name != TARGET:
             hint = hints.get(name, Any)
             words = [extra.words for extra in get_args(hint)[1:] if isinstance(extra, Rule)]
-            meaning = (
-                meanings.get(name)
-                or RATE_MEANINGS.get(name)
-                or choices(get_args(hint)[0] if get_origin(hint) is Annotated else hint)
-            )
+            plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            meaning = explained(meanings.get(name) or RATE_MEANINGS.get(name), plain)
             setting = f"{group.rpartition('/')[2]}.{name}" if group != "model/pooling" else f"model.pooling.{name}"
             if group == "data":
                 setting = f"data.source.{name}"

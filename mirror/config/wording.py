@@ -1,5 +1,6 @@
 """What Hydra and OmegaConf say, in mirror's words."""
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -36,7 +37,9 @@ def reworded(text: str, key: str | None, overrides: Sequence[str]) -> str:
     if "Unable to configure" in text:
         return "hydra.job_logging or hydra.hydra_logging cannot be used: levels are DEBUG, INFO, WARNING and ERROR."
     if choice := re.search(r"Could not find '(.+)/([^/']*)'.*Available options in '.*?': *(.*)", text):
-        return f"{choice[1]}={choice[2]} is no option: choose {choice[1]}={', '.join(choice[3].split())}."
+        close = difflib.get_close_matches(choice[2], choice[3].split(), n=1)
+        meant = f"; did you mean {choice[1]}={close[0]}? Else" if close else ":"
+        return f"{choice[1]}={choice[2]} is no option{meant} choose {choice[1]}={', '.join(choice[3].split())}."
     if "hydra.cc/docs" in text and (wrong := _unreadable(overrides)):
         return (
             f"{wrong} cannot be read: write NAME=VALUE, and put a value that holds other signs than letters, digits "

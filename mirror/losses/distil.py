@@ -36,7 +36,8 @@ class Distil(Loss):
     Args:
         embedder: tells the size of its vectors and the number of its layers.
         teacher: folder of the encoder to learn from, or several. It reads each text whole, up to its own limit.
-        match: see above.
+        match: what the student follows: the directions of vectors (cosine), their coordinates (mse), the cosines within
+            a batch (similarity), or a cross-encoder's scores of pairs (scores).
         layers: of the teacher, from 0, one for each layer of the student, in their order; null is none.
         layers_weight: of their term (β in PKD).
         translations: both texts of a given pair follow the teacher's vector of the first one (Reimers and Gurevych

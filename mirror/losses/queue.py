@@ -38,7 +38,7 @@ class Queue(Loss):
         size: of the queue, in keys; 65,536 in MoCo, 160 in ESimCSE (2.5 batches).
         momentum: share of the second encoder's weights that stays in each step (0.999 in MoCo, 0.995 in ESimCSE).
         temperature: divides the cosine similarities (0.07 in MoCo, 0.05 in ESimCSE).
-        in_batch: see above.
+        in_batch: the batch's other texts are negatives beside the queue (ESimCSE), else the queue alone (MoCo).
         key_dropout: keys are made with dropout (MoCo), or without it (ESimCSE).
         mask_duplicates: keys of a row's own text, or of its positive, are not its negatives.
     """

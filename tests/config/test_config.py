@@ -443,7 +443,8 @@ def test_what_would_be_ignored_is_refused(name: str, overrides: list[str], reaso
         ("+data.path=x", "+data.path=x is set already: write it without the +."),
         ("tokenizer=bpe", "tokenizer is a group of another command than scripts/train.py: leave it out."),
         ("schedule=3", "schedule=3 is no option: choose schedule=constant, cosine, linear, slanted, stepped, wsd."),
-        ("task=words", "task=words is no option: choose task=phrase, sentence, word."),
+        ("task=words", "task=words is no option; did you mean task=word? Else choose task=phrase, sentence, word."),
+        ("task=image", "task=image is no option: choose task=phrase, sentence, word."),
         (
             "batch.pack=perhaps",
             "batch.pack=perhaps does not fit: it must be true or false.",

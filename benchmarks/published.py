@@ -18,11 +18,13 @@ from mirror.data.packed import open_zst
 from mirror.data.views.crop import Crop
 from mirror.runs.atomic import written_whole
 
+DECAY = "optim.weight_decay=0.01"
+"""That of the defaults, for all."""
 FOLDER = ROOT / "outputs" / "published"
 PARAGRAPHS = FOLDER / "paragraphs.txt"
 TEACHERS = {
-    "simcse": ("experiment=simcse", "optim.lr=1e-3", "loss.temperature=0.07", "model.pooling=first_last"),
-    "esimcse": ("experiment=esimcse", "optim.lr=1e-3", "loss.temperature=0.07", "model.pooling=first_last"),
+    "simcse": ("experiment=simcse", DECAY, "optim.lr=1e-3", "loss.temperature=0.07", "model.pooling=first_last"),
+    "esimcse": ("experiment=esimcse", DECAY, "optim.lr=1e-3", "loss.temperature=0.07", "model.pooling=first_last"),
 }
 """With the rates and temperatures that were chosen on STS-B dev."""
 SPAN = 64
@@ -38,10 +40,10 @@ PROJECTOR = ("head.hidden=1024", "head.out=1024")
 """Four times the model's size, as 8,192 are of ResNet-50's 2,048."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     "mirror_bert": (),
-    "simcse": ("experiment=simcse",),
-    "esimcse": ("experiment=esimcse",),
+    "simcse": ("experiment=simcse", DECAY),
+    "esimcse": ("experiment=esimcse", DECAY),
     "consert": ("experiment=consert",),
-    "promptbert": ("experiment=promptbert",),
+    "promptbert": ("experiment=promptbert", DECAY),
     "moco": ("experiment=moco", "loss.size=2000"),
     "ct": ("experiment=ct", "schedule=stepped", "schedule.every=1000"),
     "ct_in_batch": ("experiment=ct_in_batch",),
@@ -51,14 +53,15 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "vicreg": ("experiment=vicreg", *PROJECTOR),
     "rankcse": (
         "experiment=rankcse",
+        DECAY,
         f"teacher=[{','.join(str(FOLDER / 'teachers' / name / 'encoder') for name in TEACHERS)}]",
     ),
     "crops": ("experiment=crops", *LONGER),
     "declutr": ("experiment=declutr", "data=file", *LONGER, "aug.min_words=8", f"aug.max_words={SPAN}"),
     "mirror_bert, paragraphs": LONGER,
     "mirror_bert, whitening": ("post=whitening",),
-    "simcse, whitening": ("experiment=simcse", "post=whitening"),
-    "esimcse, whitening": ("experiment=esimcse", "post=whitening"),
+    "simcse, whitening": ("experiment=simcse", DECAY, "post=whitening"),
+    "esimcse, whitening": ("experiment=esimcse", DECAY, "post=whitening"),
     "labse, whitening": ("experiment=labse", "post=whitening"),
     "labse, repetition, whitening": ("experiment=labse", "aug=repetition", "post=whitening"),
     "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),

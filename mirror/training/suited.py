@@ -14,12 +14,14 @@ from mirror.runs.record import RunRecord
 
 log = logging.getLogger(__name__)
 
+FAR = 8
+"""A rate so many times lower than the suited one is warned of."""
 ADAMW, FULL = "mirror.training.optimizer.adamw", "mirror.adapt.base.Full"
 
 
 def note_suited(config: TrainConfig, architecture: Mapping[str, Any], record: RunRecord) -> None:
     """Say and record which settings follow the model because nobody chose them; nothing of a model that a file of
-    ``conf/model`` names.
+    ``conf/model`` names. Warn of a rate that is far too low for it, as that of another model's recipe.
 
     Args:
         config: of the run.
@@ -27,9 +29,15 @@ def note_suited(config: TrainConfig, architecture: Mapping[str, Any], record: Ru
         record: gets ``suited``.
     """
     path = config.model.path
+    own = suited(path)
+    rate = config.optim.get("lr")
+    if rate and _learns_whole(config) and rate * FAR <= own.learning_rate:
+        log.warning(
+            "optim.lr=%g is %.0f times lower than suits this model, which learns little by it: set optim.lr=%g (as for "
+            "%s).", rate, own.learning_rate / rate, own.learning_rate, own.source
+        )  # fmt: skip
     if named_file(path):
         return
-    own = suited(path)
     followed = _followed(config, own)
     if followed:
         record["suited"] = {"source": own.source, **followed}
@@ -58,12 +66,15 @@ def _words(settings: Mapping[str, Any], between: str = ", ") -> str:
     return between.join(f"{name}={value}" for name, value in settings.items())
 
 
+def _learns_whole(config: TrainConfig) -> bool:
+    """Whether its rate can be compared: other optimizers have other ones, and few weights want a higher one."""
+    return bool(config.optim.get(TARGET) == ADAMW and (config.adapt or {}).get(TARGET, FULL) == FULL)
+
+
 def tuning_file(config: TrainConfig) -> str:
     """``config_tuning.json`` of a tuned encoder."""
     model, pooling = config.model, config.model.pooling
-    # Other optimizers have other rates, and few weights want a higher one than all.
-    whole = config.optim.get(TARGET) == ADAMW and (config.adapt or {}).get(TARGET, FULL) == FULL
-    rate = config.optim.get("lr") if whole else None
+    rate = config.optim.get("lr") if _learns_whole(config) else None
     found: dict[str, Any] = {"learning_rate": rate or model.learning_rate, "drophead": model.drophead}
     if isinstance(pooling, str) and pooling != Pooling.mean_padded.value:
         found["pooling"] = pooling

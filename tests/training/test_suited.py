@@ -105,3 +105,23 @@ def test_untouched_model_is_measured_pooled_alike(
     train(config, tmp_path / "run", SENTENCES)
     columns = {"raw cls", "raw mean", "tuned"} | ({f"raw {pooling}"} if raw else set())
     assert metrics(tmp_path / "run")["scores"].keys() == columns
+
+
+@pytest.mark.parametrize(
+    ("typed", "warned"),
+    [
+        (["optim.lr=3e-5"], True),
+        (["optim.lr=1e-4"], False),
+        (["optim.lr=3e-5", "adapt=bitfit"], False),
+        (["optim.lr=3e-5", "optim=adafactor"], False),
+        (["experiment=simcse"], True),
+    ],
+)
+def test_a_rate_of_a_larger_model_is_warned_of(
+    typed: list[str], warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = compose("train", ["model=mini", "data.path=texts.txt", "eval=none", *typed])
+    caplog.set_level(logging.WARNING)
+    note_suited(config, {}, RunRecord(tmp_path, {}))
+    assert ("times lower than suits this model" in caplog.text) == warned
+    assert ("set optim.lr=0.0005 (as for mini)" in caplog.text) == warned

@@ -24,6 +24,7 @@ from mirror import MirrorEncoder
 from mirror.config import EvalConfig
 from mirror.evaluation.sets import load_sets
 from mirror.evaluation.sets.sts import AVERAGE
+from mirror.runs.atomic import written_whole
 from mirror.runs.record import ENCODER
 
 WAYS: dict[str, tuple[str, ...]] = {
@@ -36,7 +37,6 @@ WAYS: dict[str, tuple[str, ...]] = {
     "torch, PCA to 128": ("dimensions=128", f"input={SENTENCES}"),
     "torch, PCA to 64": ("dimensions=64", f"input={SENTENCES}"),
     "torch, PCA to 32": ("dimensions=32", f"input={SENTENCES}"),
-    "torch, the first 64": ("dimensions=64",),
     "static, 256": ("format=static",),
     "static, 64": ("format=static", "dimensions=64"),
 }
@@ -111,12 +111,18 @@ def smaller(folder: Path) -> dict[str, Any]:
 
 
 def scores(encoder: Path) -> dict[str, float]:
-    """Every set's score."""
+    """Every set's score, kept beside the encoder."""
+    kept = encoder.parent / "scores.json"
+    if kept.exists():
+        known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+        return known
     loaded = MirrorEncoder.load(encoder)
     found = {}
     for test in load_sets(list(SETS), str(DATA), kinds=EvalConfig().kinds):
         texts = test.texts()
         found[test.name] = test.score_vectors(dict(zip(texts, loaded.encode(texts), strict=True))).value
+    with written_whole(kept) as partial:
+        partial.write_text(json.dumps(found), encoding="utf-8")
     return found
 
 

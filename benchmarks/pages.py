@@ -60,7 +60,7 @@ def summary(
         result, own = found[name], list(averages[name].values())
         chosen = ", ".join(f"{key.rpartition('.')[2]} {float(value):g}" for key, value in settings(result["chosen"]))
         dev = cell([scores[DEV] for scores in result["scores"].values()])
-        gain = [f"{statistics.mean(own) - first:+.2f}", f"{ps[name]:.3f}"] if name in ps else ["", ""]
+        gain = [f"{statistics.mean(own) - first:+.2f}".replace("-", "−"), f"{ps[name]:.3f}"] if name in ps else ["", ""]
         memory = f"{result['peak_memory_mib']:,.0f}"
         rows.append([name, chosen, str(len(own)), dev, cell(own), *gain, memory])
     return ["", "chosen on dev", "seeds", DEV, "average of 7", "gain", "p", "MiB"], rows

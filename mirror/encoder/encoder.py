@@ -219,8 +219,7 @@ class MirrorEncoder(nn.Module):
             MirrorError: an item is not a string, or it is a table.
         """
         if isinstance(texts, str):
-            vector: NDArray[np.float32] = self.encode([texts], batch_tokens=batch_tokens)[0]
-            return vector
+            return self.encode([texts], batch_tokens=batch_tokens)[0]  # type: ignore[no-any-return]
         check_no_table(texts)
         if not isinstance(texts, Iterable):
             raise MirrorError(f"texts={texts!r:.80} is no text: give a string or several, as in ['one', 'two'].")

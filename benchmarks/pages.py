@@ -100,7 +100,7 @@ def draw(
         axes.errorbar(statistics.mean(values), height, xerr=spread, fmt="o", color=color, capsize=3)
     axes.axvline(first, color="black", linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(order)), list(reversed(order)))
-    axes.set_xlabel(f"average of seven STS sets; in color where p < {LEVEL} against {reference}")
+    axes.set_xlabel(f"average of seven STS sets\nin color where p < {LEVEL} against {reference}")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

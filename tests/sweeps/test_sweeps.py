@@ -434,7 +434,7 @@ def test_search(command: Command, runs: Runs, monkeypatch: pytest.MonkeyPatch) -
     assert any(line.startswith("trial 3 of 6") for line in lines)
     assert sum(line.startswith("trial ") for line in lines) == 6  # its outcome stands below each, once
     assert sum(line.startswith("  finished in ") for line in lines) == 5
-    (repeated,) = [line for line in lines if line.startswith("the best by stsb-dev: python scripts/train.py ")]
+    (repeated,) = [line for line in lines if line.startswith("the best by stsb-dev: mirror-train ")]
     assert f"loss.temperature={best}" in repeated
 
     study.ask()  # a search that was killed in a trial

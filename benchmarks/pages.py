@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.measure import RESULTS, ROOT, markdown
-from benchmarks.side_by_side import DEV, WORDS, average, cell, corrected, paired
+from benchmarks.side_by_side import DEV, WORDS, averages_of, cell, corrected, paired
 from mirror.evaluation.sets.sts import AVERAGED
 
 PAGES = ROOT / "docs" / "results"
@@ -43,11 +43,6 @@ def content(name: str) -> str:
     draw(averages, order, reference, ps, PAGES / f"{name}.png")
     picture = f"![Averages of seven STS sets, with standard deviations]({name}.png)"
     return "\n\n".join([picture, markdown(*summary(found, averages, order, ps)), markdown(*sets_table(found, order))])
-
-
-def averages_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The average of the seven sets, by seed."""
-    return {seed: average(scores) for seed, scores in result["scores"].items()}
 
 
 def summary(

@@ -152,9 +152,7 @@ def axis(run: dict[str, Any], axes: Sequence[str]) -> list[str]:
 
 def table(found: dict[str, dict[str, Any]], reference: str) -> tuple[list[str], list[list[str]]]:
     """A row for each choice: mean ± sd over the seeds, and the difference of the average from the reference."""
-    averages = {
-        name: {seed: average(scores) for seed, scores in result["scores"].items()} for name, result in found.items()
-    }
+    averages = {name: averages_of(result) for name, result in found.items()}
     ps = corrected(
         {name: paired(values, averages[reference]) for name, values in averages.items() if name != reference}
     )
@@ -173,6 +171,11 @@ def average(scores: Mapping[str, float]) -> float:
     found = sts_average(scores)
     assert found is not None
     return found
+
+
+def averages_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The average of the seven sets, by seed."""
+    return {seed: average(scores) for seed, scores in result["scores"].items()}
 
 
 def paired(values: Mapping[str, float], reference: Mapping[str, float]) -> float | None:

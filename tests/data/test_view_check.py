@@ -85,3 +85,10 @@ def test_check_changes_neither_batches_nor_weights(tiny_bert: Path) -> None:
     check_views(pairs, encoder, [Dropout(0.1)])
     assert pairs.draw(BatchKey(0, 0), pairs.texts(BatchKey(0, 0))) == views
     assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())
+
+
+def test_unchanged_texts_are_not_shown_twice() -> None:
+    said = str(ViewCheck([("a man", "a man")], 0.0, 0.5))
+    assert "the views change no text" in said
+    assert "a man" not in said
+    assert "a man" in str(ViewCheck([("a man", "a m[MASK]")], 0.5, 0.5))

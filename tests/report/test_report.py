@@ -21,7 +21,7 @@ from mirror.config import ReportConfig
 from mirror.evaluation.certainty import p_value
 from mirror.evaluation.sets.sts import AVERAGE, AVERAGED
 from mirror.report import report
-from mirror.report.files import latex, markdown, runs_csv, table_csv
+from mirror.report.files import _bold, latex, markdown, runs_csv, table_csv
 from mirror.report.runs import collect
 from mirror.report.summary import summary_table
 from mirror.report.table import Cell, compare, varying
@@ -274,6 +274,11 @@ def test_files(sweep: Path) -> None:
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\pm$", r"\dag{}"))
     body = [line for line in table.splitlines() if line.endswith(r"\\")]
     assert {line.count(" & ") for line in body} == {9, 11}
+
+
+def test_every_minus_in_latex_is_one() -> None:
+    cell = Cell({1: -3.0, 2: -5.0}, transductive=True)
+    assert _bold(cell, "{}", latex=True) == r"$-$4.00 $\pm$ 1.41\dag{}"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ In a page, what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is made of
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,43 @@ import matplotlib.pyplot as plt
 
 from benchmarks.measure import RESULTS, ROOT, markdown
 from benchmarks.side_by_side import DEV, WORDS, averages_of, cell, corrected, paired
+from benchmarks.step_times import STEP
 from mirror.evaluation.sets.sts import AVERAGED
+from mirror.runs.record import TRAINABLE
 
 PAGES = ROOT / "docs" / "results"
 MADE = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEVEL = 0.05
 Found = Mapping[str, Mapping[str, Any]]
+
+
+def learns(result: Mapping[str, Any]) -> str:
+    """Share of the weights that learn."""
+    return f"{100 * result[TRAINABLE]['share']:.1f} %" if TRAINABLE in result else ""
+
+
+def optimizer_memory(result: Mapping[str, Any]) -> str:
+    """What the optimizer keeps."""
+    return f"{result[TRAINABLE]['optimizer_bytes'] / 2**20:.1f}" if TRAINABLE in result else ""
+
+
+def step_time(result: Mapping[str, Any]) -> str:
+    """Of a step, over that of the reference."""
+    return f"{result[STEP]['times_reference']:.2f}" if STEP in result else ""
+
+
+def peak_memory(result: Mapping[str, Any]) -> str:
+    """Of the whole process."""
+    return f"{result['peak_memory_mib']:,.0f}"
+
+
+COSTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "learns": learns,
+    "optimizer, MiB": optimizer_memory,
+    "step": step_time,
+    "peak, MiB": peak_memory,
+}
+"""By the head of the column."""
 
 
 def main() -> None:
@@ -48,17 +79,20 @@ def content(name: str) -> str:
 def summary(
     found: Found, averages: Mapping[str, Mapping[str, float]], order: Sequence[str], ps: Mapping[str, float]
 ) -> tuple[list[str], list[list[str]]]:
-    """A row for each choice, with what was chosen on STS-B dev, gain, significance and memory."""
+    """A row for each choice, with what was chosen on STS-B dev, gain, significance and what it costs.
+
+    What was not measured of every row is left out.
+    """
     first = statistics.mean(averages[next(iter(found))].values())
+    costs = {head: cost for head, cost in COSTS.items() if all(cost(found[name]) for name in order)}
     rows = []
     for name in order:
         result, own = found[name], list(averages[name].values())
         chosen = ", ".join(f"{key.rpartition('.')[2]} {float(value):g}" for key, value in settings(result["chosen"]))
         dev = cell([scores[DEV] for scores in result["scores"].values()])
         gain = [f"{statistics.mean(own) - first:+.2f}".replace("-", "−"), f"{ps[name]:.3f}"] if name in ps else ["", ""]
-        memory = f"{result['peak_memory_mib']:,.0f}"
-        rows.append([name, chosen, str(len(own)), dev, cell(own), *gain, memory])
-    return ["", "chosen on dev", "seeds", DEV, "average of 7", "gain", "p", "MiB"], rows
+        rows.append([name, chosen, str(len(own)), dev, cell(own), *gain, *(cost(result) for cost in costs.values())])
+    return ["", "chosen on dev", "seeds", DEV, "average of 7", "gain", "p", *costs], rows
 
 
 def settings(typed: Sequence[str]) -> list[list[str]]:

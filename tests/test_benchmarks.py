@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.side_by_side import SETS, Row, measured, table
+from benchmarks.pages import summary
+from benchmarks.side_by_side import SETS, Row, averages_of, measured, table
+from benchmarks.step_times import STEP, ratios
+from mirror.runs.record import TRAINABLE
 from tests.conftest import ROOT, SENTENCES
 from tests.helpers import pairs_of
 
@@ -190,3 +193,33 @@ def test_choices_are_searched_once_and_seeds_are_added(data_dir: Path, tmp_path:
     assert known["scores"].keys() == {"1", "2"}
     assert known["scores"]["1"] == first != known["scores"]["2"]
     assert known["trainable"]["share"] < 0.01
+
+
+@pytest.mark.slow
+def test_steps_are_timed_in_turn() -> None:
+    """Batches of 20 texts: a step over 80 of them takes longer, and one with frozen weights does not."""
+    small = ("data.size=1000", "batch.size=20")
+    rows = {
+        "defaults": Row(small, ()),
+        "larger": Row((*small, "batch.size=80"), ()),
+        "lora": Row((*small, "adapt=lora"), ()),
+    }
+    found = ratios(rows, 2)
+    assert list(found) == ["larger", "lora"]
+    assert all(len(values) == 2 for values in found.values())
+    assert statistics.median(found["larger"]) > statistics.median(found["lora"])
+
+
+def test_a_page_shows_what_was_measured_of_every_row() -> None:
+    scores = {seed: dict.fromkeys(SETS, 60.0 + int(seed)) for seed in ("1", "2")}
+    whole = {"scores": scores, "chosen": ["optim.lr=0.001"], "peak_memory_mib": 1200, STEP: {"times_reference": 1.5}}
+    learnt = {"share": 0.25, "optimizer_bytes": 2**20}
+    found = {"first": {**whole, TRAINABLE: learnt}, "second": whole}
+    averages = {name: averages_of(result) for name, result in found.items()}
+    head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
+    assert head[-2:] == ["step", "peak, MiB"]
+    assert rows[0][-4:] == ["+0.00", "0.040", "1.50", "1,200"]
+    found["second"] = {**whole, TRAINABLE: learnt}
+    head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
+    assert head[-4:] == ["learns", "optimizer, MiB", "step", "peak, MiB"]
+    assert rows[1][-4:] == ["25.0 %", "1.0", "1.50", "1,200"]

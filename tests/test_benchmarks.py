@@ -1,3 +1,4 @@
+import importlib
 import json
 import math
 import os
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from benchmarks.pages import summary
-from benchmarks.side_by_side import SETS, Row, averages_of, measured, table
-from benchmarks.step_times import STEP, ratios
+from benchmarks.side_by_side import COMMON, SETS, Row, averages_of, measured, table
+from benchmarks.step_times import STEP, TABLES, ratios
+from mirror.config.compose import compose
 from mirror.runs.record import TRAINABLE
+from mirror.training.parts import check_parts
 from tests.conftest import ROOT, SENTENCES
 from tests.helpers import pairs_of
 
@@ -223,3 +226,13 @@ def test_a_page_shows_what_was_measured_of_every_row() -> None:
     head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
     assert head[-4:] == ["learns", "optimizer, MiB", "step", "peak, MiB"]
     assert rows[1][-4:] == ["25.0 %", "1.0", "1.50", "1,200"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_composes(table: str) -> None:
+    rows: dict[str, Row] = importlib.import_module(f"benchmarks.{table}").ROWS
+    for name, row in rows.items():
+        trial = [f"{key}={values.split(',')[0]}" for key, values in (axis.split("=") for axis in row.axes)]
+        config = compose("train", [*COMMON, *row.settings, *trial])
+        check_parts(config)
+        assert config.model.path == "bundled:mini" or "keep_layers" in " ".join(row.settings), name

@@ -49,7 +49,7 @@ def scaled(optim: Mapping[str, Any], batch: int) -> dict[str, Any]:
 
 def grade(optimizer: Optimizer, model: nn.Module, backbone: nn.Module, decay: float) -> None:
     """Give the top layer and what stands above it the optimizer's rate, and each layer below it ``decay`` times that
-    of the one above, the embeddings the lowest (discriminative fine-tuning, Howard and Ruder 2018, section 3.1).
+    of the one above, the embeddings the lowest (discriminative fine-tuning, Howard and Ruder 2018, section 3.2).
 
     Args:
         optimizer: has taken no step.

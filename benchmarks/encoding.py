@@ -5,7 +5,7 @@
 
 Both read the same saved folder, encode with their own batching, and take turns; the ratio is taken within a round.
 sentence-transformers encodes in single precision, mirror too unless it is told otherwise. The vectors are compared, and
-the scores on STS-B dev: a speed is worth nothing where the results differ.
+the scores on STS: a speed is worth nothing where the results differ.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ from mirror.data.texts import read_texts
 from mirror.encoder.device import place
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.evaluation.sets import TestSet, load_sets
+from mirror.evaluation.sets.sts import AVERAGED
 
+SETS = ("stsb-dev", *AVERAGED)
 LONGEST = 12
 """Sentences in the longest of the mixed texts."""
 
@@ -46,7 +49,7 @@ LONGEST = 12
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DRAFT, help="a model folder, pooled by CLS")
+    parser.add_argument("--model", type=Path, default=DRAFT, help="an encoder, or a model folder, pooled by CLS")
     parser.add_argument("--data", type=Path, default=SENTENCES, help="texts, one a line")
     parser.add_argument("--texts", type=int, default=2000, help="texts encoded in a round")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -61,14 +64,14 @@ def main() -> None:
     table = read_texts(DataConfig(path=str(arguments.data), size=arguments.texts), seed=42)
     short = [text for text, _ in table.pairs]
     with tempfile.TemporaryDirectory() as scratch:
-        mirror = MirrorEncoder.load(arguments.model, "cls").to(device)
+        mirror = MirrorEncoder.load(arguments.model).to(device)
         mirror.save(Path(scratch) / "encoder")
         other = SentenceTransformer(str(Path(scratch) / "encoder"), trust_remote_code=False, device=arguments.device)
 
-    (stsb,) = load_sets(["stsb-dev"], str(DATA))
-    before = _score(mirror, stsb)
+    tests = load_sets(SETS, str(DATA))
+    before = _scores(mirror, tests)
     place(mirror, Accelerator.gpu if device.type == "cuda" else Accelerator.cpu, arguments.precision)
-    scores = {"fp32": before, arguments.precision.value: _score(mirror, stsb)}
+    after = _scores(mirror, tests)
 
     def theirs(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = other.encode(list(texts), batch_size=arguments.st_batch, show_progress_bar=False)
@@ -78,22 +81,29 @@ def main() -> None:
     for name, texts in {"short": short, "mixed": mixed(short)}.items():
         results[name] = compare(mirror, theirs, texts, arguments.rounds, device)
     print(_table(results))
-    print("\nSTS-B dev: " + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()))
+    own = arguments.precision.value
+    rows = [[name, f"{before[name]:.2f}", f"{after[name]:.2f}", f"{after[name] - before[name]:+.3f}"] for name in SETS]
+    rows.append(["mean", *(f"{fmean(found.values()):.2f}" for found in (before, after))])
+    rows[-1].append(f"{fmean(after.values()) - fmean(before.values()):+.3f}")
+    print(f"\n{markdown(['Spearman × 100', 'fp32', own, 'difference'], rows)}")
     content = {
         "machine": described,
         "model": arguments.model.name,
         "rounds": arguments.rounds,
-        "precision": arguments.precision.value,
-        "stsb_dev": scores,
+        "precision": own,
+        "scores": {"fp32": before, own: after},
         "sentence_transformers_batch_size": arguments.st_batch,
         "results": results,
     }
     print(f"\n{store(arguments.results, f'encoding-{arguments.model.name}-{device.type}', content)}")
 
 
-def _score(encoder: MirrorEncoder, test: TestSet) -> float:
-    texts = test.texts()
-    return test.score_vectors(dict(zip(texts, encoder.encode(texts), strict=True))).value
+def _scores(encoder: MirrorEncoder, tests: Sequence[TestSet]) -> dict[str, float]:
+    found = {}
+    for test in tests:
+        texts = test.texts()
+        found[test.name] = test.score_vectors(dict(zip(texts, encoder.encode(texts), strict=True))).value
+    return found
 
 
 def mixed(short: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ def learns(result: Mapping[str, Any]) -> str:
 
 def optimizer_memory(result: Mapping[str, Any]) -> str:
     """What the optimizer keeps."""
-    return f"{result[TRAINABLE]['optimizer_bytes'] / 2**20:.1f}" if TRAINABLE in result else ""
+    return f"{result[TRAINABLE]['optimizer_bytes'] / 2**20:.2f}" if TRAINABLE in result else ""
 
 
 def step_time(result: Mapping[str, Any]) -> str:
@@ -90,7 +90,10 @@ def summary(
         result, own = found[name], list(averages[name].values())
         chosen = ", ".join(f"{key.rpartition('.')[2]} {float(value):g}" for key, value in settings(result["chosen"]))
         dev = cell([scores[DEV] for scores in result["scores"].values()])
-        gain = [f"{statistics.mean(own) - first:+.2f}".replace("-", "−"), f"{ps[name]:.3f}"] if name in ps else ["", ""]
+        gain = ["", ""]
+        if name in ps:
+            shown = f"{ps[name]:.3f}" if ps[name] >= 0.0005 else "< 0.001"
+            gain = [f"{statistics.mean(own) - first:+.2f}".replace("-", "−"), shown]
         rows.append([name, chosen, str(len(own)), dev, cell(own), *gain, *(cost(result) for cost in costs.values())])
     return ["", "chosen on dev", "seeds", DEV, "average of 7", "gain", "p", *costs], rows
 

@@ -225,7 +225,7 @@ def test_a_page_shows_what_was_measured_of_every_row() -> None:
     found["second"] = {**whole, TRAINABLE: learnt}
     head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
     assert head[-4:] == ["learns", "optimizer, MiB", "step", "peak, MiB"]
-    assert rows[1][-4:] == ["25.0 %", "1.0", "1.50", "1,200"]
+    assert rows[1][-4:] == ["25.0 %", "1.00", "1.50", "1,200"]
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -97,7 +97,8 @@ def layer_weights(pooling: Pooling, layers: int) -> list[float]:
     if pooling is Pooling.layers:
         return [1.0] * layers  # where learning begins
     weights = [0.0] * layers
-    for index in (0, -1) if pooling is Pooling.first_last else (-2, -1):
+    # A model of one layer has that one for both.
+    for index in (0, layers - 1) if pooling is Pooling.first_last else range(max(layers - 2, 0), layers):
         weights[index] = 1.0
     return weights
 

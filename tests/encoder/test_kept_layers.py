@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 from mirror import MirrorEncoder, MirrorError
@@ -48,3 +50,16 @@ def test_a_layer_that_cannot_stand_at_the_bottom(tmp_path: Path) -> None:
         MirrorError, match=r"model\.keep_layers=\[1, 2\]: the layers of .* do not stand in each other's"
     ):
         MirrorEncoder.load(folder, keep_layers=[1, 2])
+
+
+@pytest.mark.parametrize("pooling", ["first_last", "last_two"])
+def test_one_layer_is_the_first_and_the_last(tiny_bert: Path, tmp_path: Path, pooling: str) -> None:
+    encoder = MirrorEncoder.load(tiny_bert, pooling, keep_layers=[0])
+    vectors = encoder.encode(SENTENCES[:4])
+    np.testing.assert_allclose(
+        vectors, MirrorEncoder.load(tiny_bert, "mean", keep_layers=[0]).encode(SENTENCES[:4]), atol=1e-6
+    )
+    encoder.save(tmp_path / "saved")
+    np.testing.assert_array_equal(MirrorEncoder.load(tmp_path / "saved").encode(SENTENCES[:4]), vectors)
+    theirs = SentenceTransformer(str(tmp_path / "saved")).encode(SENTENCES[:4])
+    np.testing.assert_allclose(theirs, vectors, atol=1e-5)

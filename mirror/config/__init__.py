@@ -28,6 +28,7 @@ from mirror.config.commands import EncodeConfig, EvaluateConfig, ExportConfig, R
 from mirror.config.plain import flat, plain
 from mirror.config.pretrain import (
     ArchitectureConfig,
+    BagConfig,
     HeldOutConfig,
     MaskingConfig,
     PretrainBatchConfig,
@@ -40,6 +41,7 @@ from mirror.config.train import TrainConfig
 __all__ = [
     "Accelerator",
     "ArchitectureConfig",
+    "BagConfig",
     "BatchConfig",
     "DataConfig",
     "Directions",

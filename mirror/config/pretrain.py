@@ -127,6 +127,22 @@ class PretrainBatchConfig:
 
 
 @dataclass
+class BagConfig:
+    """What the bags of words hold, beside a text's own words; see ``bag_of_words``."""
+
+    neighbours: bool = False
+    """The words of the pieces before and after it in the same text, too, as skip-thoughts look beyond a sentence (Kiros
+    et al. 2015; FastSent, Hill et al. 2016)."""
+    sample: float | None = None
+    """Words that make up a larger share of the text than this are left out at random, each with the probability
+    1 - sqrt(sample / share) (word2vec, Mikolov et al. 2013, section 2.3); 1e-3 suits. Null keeps all."""
+
+    def __post_init__(self) -> None:
+        ok = self.sample is None or 0 < self.sample <= 1
+        check(ok, "bags.sample", self.sample, "above 0 and at most 1, or null")
+
+
+@dataclass
 class HeldOutConfig:
     """Held-out texts on which the model is measured during training."""
 
@@ -152,6 +168,7 @@ class PretrainConfig:
     bag_of_words: float = 0.0
     """Weight of a further loss: the mean vector of a text predicts the words in it (Ma et al. 2024). 1 suits a model
     that will be mirror-tuned; 0 is masked language modelling alone."""
+    bags: BagConfig = field(default_factory=BagConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(size=None))
     batch: PretrainBatchConfig = field(default_factory=PretrainBatchConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
@@ -177,6 +194,8 @@ class PretrainConfig:
         self.objective = self.objective or {"_target_": "mirror.pretraining.objectives.mlm.MaskedLanguageModelling"}
         check(self.trainer.max_epochs >= 1, "trainer.max_epochs", self.trainer.max_epochs, "at least 1")
         check(self.bag_of_words >= 0, "bag_of_words", self.bag_of_words, "0 (off) or more")
+        if not self.bag_of_words and self.bags != BagConfig():
+            raise MirrorError("bags says what the bags of words hold, and there are none: set bag_of_words=1.")
         ok = self.average_last >= 0 and (self.average_last < 1 or self.average_last == int(self.average_last))
         check(ok, "average_last", self.average_last, "a number of steps, or a share of them below 1")
         check(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")

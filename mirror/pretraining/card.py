@@ -44,7 +44,12 @@ def model_card(
         begin = f"grown from {model.grow_from}"
     bags = ""
     if config.bag_of_words:
-        bags = f"\n| bag of words | of each text, predicted by its mean vector; weight {config.bag_of_words} |"
+        held = "of each text"
+        if config.bags.neighbours:
+            held += " and its neighbours"
+        if config.bags.sample is not None:
+            held += f", words of a larger share than {config.bags.sample:g} left out at random"
+        bags = f"\n| bag of words | {held}, predicted by its mean vector; weight {config.bag_of_words} |"
     average = ""
     if config.average_last:
         over = f"{config.average_last:g}" if config.average_last >= 1 else f"{config.average_last:.0%}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mirror.config import MaskingConfig, PretrainBatchConfig
+from mirror.config import BagConfig, MaskingConfig, PretrainBatchConfig
 from mirror.data.module import StepSampler
 from mirror.encoder.encoder import MirrorEncoder
 from mirror.encoder.packing import TokenBlock, Tokens
@@ -33,6 +33,8 @@ class Corpus:
     """(T,), without special tokens; two bytes each where the vocabulary allows."""
     starts: NDArray[np.int64]
     """(P + 1,): piece p is ``ids[starts[p]:starts[p + 1]]``."""
+    texts: NDArray[np.int64]
+    """(P,): the text that a piece is of; those of one text stand together."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -53,6 +55,7 @@ def tokenize_corpus(texts: Sequence[str], tokenizer: Any, max_tokens: int, *, pr
     longest = max_tokens - tokenizer.num_special_tokens_to_add()
     parts: list[NDArray[Any]] = []
     lengths: list[int] = []
+    texts_of: list[int] = []
     for first in tqdm(range(0, len(texts), CHUNK), "tokenising", unit_scale=CHUNK, disable=not progress, leave=False):
         encoded = tokenizer(
             list(texts[first : first + CHUNK]), add_special_tokens=False, return_attention_mask=False, verbose=False
@@ -61,15 +64,18 @@ def tokenize_corpus(texts: Sequence[str], tokenizer: Any, max_tokens: int, *, pr
             if ids:
                 parts.append(np.array(ids, dtype=_kind_of_ids(tokenizer)))
                 pieces = -(-len(ids) // longest)
+                texts_of += [len(parts)] * pieces
                 lengths += [len(ids) * (i + 1) // pieces - len(ids) * i // pieces for i in range(pieces)]
-    return joined(parts, lengths, tokenizer)
+    return joined(parts, lengths, tokenizer, texts_of)
 
 
-def joined(parts: Sequence[Any], lengths: Sequence[int], tokenizer: Any) -> Corpus:
-    """Lists of token ids as a corpus of pieces of the given lengths."""
+def joined(parts: Sequence[Any], lengths: Sequence[int], tokenizer: Any, texts: Sequence[int] | None = None) -> Corpus:
+    """Lists of token ids as a corpus of pieces of the given lengths, each a text of its own unless ``texts`` says which
+    it is of."""
     dtype = _kind_of_ids(tokenizer)
     flat = np.concatenate([np.asarray(part, dtype=dtype) for part in parts]) if parts else np.empty(0, dtype)
-    return Corpus(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    owners = np.arange(len(lengths)) if texts is None else np.asarray(texts, dtype=np.int64)
+    return Corpus(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), owners)
 
 
 def _kind_of_ids(tokenizer: Any) -> type[np.unsignedinteger[Any]]:
@@ -135,12 +141,20 @@ class MaskedBatches(Dataset[MaskedBatch]):
         batch: tokens in a batch, over all devices.
         masking: what is masked.
         seed: of order and masks.
+        bags: what the bags of words hold.
     """
 
     def __init__(
-        self, corpus: Corpus, encoder: MirrorEncoder, batch: PretrainBatchConfig, masking: MaskingConfig, seed: int
+        self,
+        corpus: Corpus,
+        encoder: MirrorEncoder,
+        batch: PretrainBatchConfig,
+        masking: MaskingConfig,
+        seed: int,
+        bags: BagConfig | None = None,
     ) -> None:
         self.corpus, self.encoder, self.batch, self.masking, self.seed = corpus, encoder, batch, masking, seed
+        self.bags = bags or BagConfig()
         self.rank, self.world = 0, 1
         self.run_steps = 1
         """Steps of the whole run, over which the share of masks moves."""
@@ -149,6 +163,7 @@ class MaskedBatches(Dataset[MaskedBatch]):
         self.lengths = corpus.lengths + len(self.prefix) + len(self.suffix)
         self.opens = np.array(opens_word(tokenizer))
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+        self._kept = None if self.bags.sample is None else sampled(corpus, len(tokenizer), self.bags.sample)
         self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         encoder.layout.probe(int(self.lengths.max(initial=1)))
 
@@ -190,7 +205,12 @@ class MaskedBatches(Dataset[MaskedBatch]):
         wanted = np.where(chosen, ids + 1, 0)  # travels through the packing as one more kind of id; 0 is none
         cuts = np.cumsum([len(row) for row in rows])[:-1]
         vocabulary = len(self.encoder.tokenizer)
-        held = np.unique((text * vocabulary + ids)[~special])  # each text's different tokens
+        held = (text * vocabulary + ids)[~special]
+        if self.bags.neighbours:
+            held = np.concatenate([held, *(row * vocabulary + self._around(p) for row, p in enumerate(pieces))])
+        held = np.unique(held)  # each text's different tokens
+        if self._kept is not None:
+            held = held[rng.random(len(held)) < self._kept[held % vocabulary]]
         bags = np.split(held % vocabulary, np.searchsorted(held // vocabulary, np.arange(1, len(rows))))
         mine = range(self.rank, len(rows), self.world)
         if not mine:  # the last batch has fewer pieces than devices: give this one a piece without masks
@@ -212,6 +232,19 @@ class MaskedBatches(Dataset[MaskedBatch]):
             word_count=len(held),
             tokens=sum(len(row) for row in tokens["input_ids"]),
         )
+
+    def _around(self, piece: int) -> NDArray[np.int64]:
+        """The tokens of the pieces before and after one, in its text."""
+        texts, starts = self.corpus.texts, self.corpus.starts
+        beside = [p for p in (piece - 1, piece + 1) if 0 <= p < len(texts) and texts[p] == texts[piece]]
+        none = np.empty(0, dtype=np.int64)
+        return np.concatenate([none, *(self.corpus.ids[starts[p] : starts[p + 1]] for p in beside)]).astype(np.int64)
+
+
+def sampled(corpus: Corpus, vocabulary: int, share: float) -> NDArray[np.float64]:
+    """With which probability each entry of the vocabulary stays in a bag, (V,); see ``BagConfig.sample``."""
+    counts = np.bincount(corpus.ids.astype(np.int64), minlength=vocabulary) + 1.0
+    return np.asarray(np.minimum(1.0, np.sqrt(share * counts.sum() / counts)))
 
 
 def _laid(bags: Sequence[NDArray[np.int64]]) -> Tensor:

@@ -103,7 +103,7 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
                     "lower it."
                 )
             encoder = MirrorEncoder(model.base_model, tokenizer, name=config.model.path or "the new model")
-            batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed)
+            batches = MaskedBatches(corpus, encoder, config.batch, config.masking, config.seed, config.bags)
             if batches.tokens < config.batch.tokens:
                 raise MirrorError(
                     f"data.path={config.data.path} has {batches.tokens:,} tokens, which is less than one batch of "

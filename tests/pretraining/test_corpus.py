@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mirror import MirrorEncoder
-from mirror.config import MaskingConfig, PretrainBatchConfig
-from mirror.pretraining.corpus import MaskedBatch, MaskedBatches, tokenize_corpus
+from mirror.config import BagConfig, MaskingConfig, PretrainBatchConfig
+from mirror.pretraining.corpus import MaskedBatch, MaskedBatches, sampled, tokenize_corpus
 from tests.conftest import SENTENCES
 
 TEXTS = [*SENTENCES, " ".join(SENTENCES[:30])]
@@ -152,3 +152,62 @@ def test_the_share_of_masks_falls_over_the_run(encoder: MirrorEncoder) -> None:
         assert data[step].count / ordinary == pytest.approx(expected, abs=0.03)
     assert masking.at(0.5).share == pytest.approx(0.25)
     assert MaskingConfig(0.4).at(0.5) == MaskingConfig(0.4)
+
+
+def bags_of(encoder: MirrorEncoder, bags: BagConfig) -> list[tuple[set[int], set[int]]]:
+    """Of an epoch, each piece's own tokens and its bag."""
+    corpus = tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False)
+    made = MaskedBatches(corpus, encoder, PretrainBatchConfig(300, LONGEST), MaskingConfig(0.15), 0, bags)
+    special = set(encoder.tokenizer.all_special_ids)
+    found = []
+    for step in range(made.steps):
+        batch = made[step]
+        for (block, words), places, targets in zip(
+            zip(batch.blocks, batch.words, strict=True), batch.places, batch.targets, strict=True
+        ):
+            true = block.inputs["input_ids"].flatten().clone()
+            true[places] = targets
+            for text in range(len(block.texts)):
+                own = set(true[(block.text_index == text).flatten()].tolist()) - special
+                found.append((own, set(words[1][words[0] == text].tolist())))
+        assert batch.word_count == sum(words.shape[1] for words in batch.words)
+    return found
+
+
+def test_a_bag_holds_the_words_of_its_text(encoder: MirrorEncoder) -> None:
+    assert all(own == bag for own, bag in bags_of(encoder, BagConfig()))
+
+
+def test_neighbours_are_of_the_same_text(encoder: MirrorEncoder) -> None:
+    corpus = tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False)
+    pieces = [corpus.ids[a:b].tolist() for a, b in zip(corpus.starts[:-1], corpus.starts[1:], strict=True)]
+    expected = []
+    for number, piece in enumerate(pieces):
+        bag = set(piece)
+        for other in (number - 1, number + 1):
+            if 0 <= other < len(pieces) and corpus.texts[other] == corpus.texts[number]:
+                bag |= set(pieces[other])
+        expected.append((set(piece), bag))
+    found = bags_of(encoder, BagConfig(neighbours=True))
+    assert sorted((sorted(own), sorted(bag)) for own, bag in found) == sorted(
+        (sorted(own), sorted(bag)) for own, bag in expected
+    )
+    assert sum(own < bag for own, bag in found) > 5
+    assert sum(own == bag for own, bag in found) > 5  # the short texts, which stand alone
+
+
+def test_frequent_words_are_left_out_of_bags_at_random(encoder: MirrorEncoder) -> None:
+    corpus = tokenize_corpus(TEXTS, encoder.tokenizer, LONGEST, progress=False)
+    stays = sampled(corpus, len(encoder.tokenizer), 1e-3)
+    counts = Counter(corpus.ids.tolist())
+    total = len(corpus.ids) + len(encoder.tokenizer)
+    often, times = counts.most_common(1)[0]
+    assert stays[often] == pytest.approx((1e-3 * total / (times + 1)) ** 0.5)
+    assert stays.max() == 1
+    whole, thinned = bags_of(encoder, BagConfig()), bags_of(encoder, BagConfig(sample=1e-3))
+    held, left = (Counter(token for _, bag in bags for token in bag) for bags in (whole, thinned))
+    assert all(bag <= own for own, bag in thinned)
+    expected = sum(times * stays[token] for token, times in held.items())
+    deviation = sum(times * stays[token] * (1 - stays[token]) for token, times in held.items()) ** 0.5
+    assert abs(left.total() - expected) < 4 * deviation
+    assert left[often] < held[often]

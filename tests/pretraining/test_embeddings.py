@@ -13,6 +13,7 @@ def corpus_of(pieces: list[list[int]]) -> Corpus:
     return Corpus(
         np.concatenate([np.array(piece, dtype=np.uint16) for piece in pieces]),
         np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64),
+        np.arange(len(pieces)),
     )
 
 

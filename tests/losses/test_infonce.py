@@ -195,8 +195,9 @@ def one_of_two(rank: int, folder: str) -> None:
         views, texts = inputs_of(case)
         first = SHARES[case][0]
         share = slice(0, first) if rank == 0 else slice(first, None)
-        model = DistributedDataParallel(small_model())
-        results.append(one_step(case, model, views[:, share], texts[:, share], form, mask))
+        # No name keeps the wrapper beyond the process group: freed after it, it can wait for its own thread for ever.
+        shared = one_step(case, DistributedDataParallel(small_model()), views[:, share], texts[:, share], form, mask)
+        results.append(shared)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

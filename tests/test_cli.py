@@ -495,6 +495,10 @@ def test_pretrain_on_pairs(command: Command, tmp_path: Path) -> None:
         (["data.path=texts.txt", "average_last=1.5"], ["average_last=1.5", "a number of steps, or a share"]),
         (["data.path=texts.txt", "bag_of_words=-1"], ["bag_of_words=-1", "0 (off) or more"]),
         (["data.path=texts.txt", "bags.neighbours=true"], ["set bag_of_words=1"]),
+        (
+            ["data=pairs", "data.path=texts.txt", "objective=tlm", "bag_of_words=1", "bags.neighbours=true"],
+            ["bags.neighbours=true", "leave it out"],
+        ),
         (["data.path=texts.txt", "bag_of_words=1", "bags.sample=0"], ["bags.sample=0", "above 0 and at most 1"]),
         (["data.path=texts.txt", "model.heads=5"], ["model.hidden=32", "model.heads=5"]),
         (["data.path=texts.txt", "batch.max_tokens=600", "batch.tokens=1000"], ["model.positions=512"]),

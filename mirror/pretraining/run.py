@@ -69,6 +69,8 @@ def pretrain(config: PretrainConfig, folder: Path) -> None:
     quieten(rank_zero)
     check_optimizer(config.optim, config.schedule)
     kind = objective_kind(config)
+    if kind.pairs and config.bags.neighbours:
+        raise MirrorError("bags.neighbours=true finds none among pairs, each of which stands alone: leave it out.")
     hardware = choose_hardware(config.trainer)
     if config.model.path is None:
         _check_size(config, hardware)

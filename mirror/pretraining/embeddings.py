@@ -18,8 +18,8 @@ from mirror.pretraining.corpus import Corpus
 
 WINDOW = 4
 """Context tokens on either side."""
-TOKENS = 20_000_000
-"""Most tokens counted: more hardly change the vectors."""
+TOKENS = 50_000_000
+"""Most tokens counted, in half a minute."""
 CHUNK = 2_000_000
 """Tokens counted at once, to bound the memory."""
 SMOOTHING = 0.75
@@ -78,7 +78,10 @@ def _factorised(table: sparse.csr_matrix, dimension: int, first: NDArray[np.floa
 
 
 def _cooccurrences(corpus: Corpus, vocabulary: int) -> sparse.csr_matrix:
-    """How often two tokens occur within ``WINDOW`` of each other in a piece, (V, V)."""
+    """How often two tokens occur within ``WINDOW`` of each other in a piece, (V, V).
+
+    A pair counts for less the further apart it is, 1 / distance (Pennington et al. 2014, section 4.2).
+    """
     counts = sparse.csr_matrix((vocabulary, vocabulary), dtype=np.float32)
     piece = np.repeat(np.arange(len(corpus)), corpus.lengths)[:TOKENS]
     ids = corpus.ids[:TOKENS].astype(np.int64)
@@ -88,11 +91,11 @@ def _cooccurrences(corpus: Corpus, vocabulary: int) -> sparse.csr_matrix:
             there = slice(here.start + distance, here.stop + distance)
             together = piece[here] == piece[there]
             found, times = np.unique((ids[here] * vocabulary + ids[there])[together], return_counts=True)
-            counts = counts + _symmetric(found, times, vocabulary)
+            counts = counts + _symmetric(found, times / distance, vocabulary)
     return counts
 
 
-def _symmetric(found: NDArray[np.int64], times: NDArray[np.int64], vocabulary: int) -> sparse.csr_matrix:
+def _symmetric(found: NDArray[np.int64], times: NDArray[np.float64], vocabulary: int) -> sparse.csr_matrix:
     rows, columns = found // vocabulary, found % vocabulary
     one_way = sparse.csr_matrix((times.astype(np.float32), (rows, columns)), shape=(vocabulary, vocabulary))
     return one_way + one_way.T

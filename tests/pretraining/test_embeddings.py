@@ -1,4 +1,4 @@
-from collections import Counter
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def test_counts_against_a_naive_loop(monkeypatch: pytest.MonkeyPatch, chunk: int
     monkeypatch.setattr(embeddings, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     pieces = [rng.integers(0, 12, rng.integers(1, 9)).tolist() for _ in range(30)]
-    expected: Counter[tuple[int, int]] = Counter()
+    expected: defaultdict[tuple[int, int], float] = defaultdict(float)
     for piece in pieces:
         for i, a in enumerate(piece):
             for j, b in enumerate(piece):
                 if i != j and abs(i - j) <= embeddings.WINDOW:
-                    expected[a, b] += 1
+                    expected[a, b] += 1 / abs(i - j)
     counts = embeddings._cooccurrences(corpus_of(pieces), 12).toarray()
-    assert {(a, b): counts[a, b] for a, b in np.argwhere(counts)} == dict(expected)
+    assert {(a, b): counts[a, b] for a, b in np.argwhere(counts)} == pytest.approx(dict(expected))
 
 
 def test_tokens_that_stand_in_like_company_are_close() -> None:

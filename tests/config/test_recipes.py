@@ -78,6 +78,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "head._target_": "mirror.losses.heads.MLPHead", "head.hidden": 8192, "head.out": 8192, "head.layers": 3,
         "head.batch_norm": True,
     },
+    "simclr": {
+        "loss._target_": "mirror.losses.infonce.InfoNCE", "loss.directions": "all", "loss.form": "nt_xent",
+        "loss.temperature": 0.1, "head._target_": "mirror.losses.heads.MLPHead", "head.hidden": None, "head.out": 128,
+        "head.layers": 2, "head.batch_norm": False,
+    },
     "vicreg": {
         "loss._target_": "mirror.losses.vicreg.VICReg", "loss.invariance": 25.0, "loss.variance": 25.0,
         "loss.covariance": 1.0, "head._target_": "mirror.losses.heads.MLPHead", "head.hidden": 8192, "head.out": 8192,

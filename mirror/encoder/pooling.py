@@ -45,6 +45,10 @@ class TextPooling(nn.Module):
         """These stages and one more."""
         return TextPooling([*self.stages, stage], f"{self.name}+{name}", self.hidden)
 
+    def without_last(self) -> "TextPooling":
+        """These stages but the last one."""
+        return TextPooling([*self.stages][:-1], self.name.rpartition("+")[0] or self.name, self.hidden)
+
     def forward(self, layers: Sequence[Tensor], block: TokenBlock) -> Tensor:
         """The vectors of a block's texts, (B, D), from the outputs of the layers, each (R, W, D)."""
         vectors = layers[-1]

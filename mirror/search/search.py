@@ -117,13 +117,16 @@ def newest_encoder(outputs: Path) -> Path:
 
 def raw_model(folder: Path, tuned: MirrorEncoder) -> MirrorEncoder | None:
     """The base model of an encoder, with the encoder's pooling; None if its run is no longer known."""
-    run = read_run(folder.parent)
-    path = run["config"].get("model", {}).get("path") if run else None
+    settings = (read_run(folder.parent) or {}).get("config", {})
+    path = settings.get("model", {}).get("path")
     if path is None:
         return None
+    pooling = copy.deepcopy(tuned.pooling)
+    if settings.get("post"):  # fitted on the tuned vectors, it distorts others
+        pooling = pooling.without_last()
     try:
         with quiet():
-            return MirrorEncoder.load(path, copy.deepcopy(tuned.pooling), setting="model.path")
+            return MirrorEncoder.load(path, pooling, setting="model.path")
     except MirrorError as error:
         log.warning("The untouched model is not shown: %s", error)
         return None

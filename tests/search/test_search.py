@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mirror import MirrorEncoder, MirrorError
 from mirror.cli.arguments import with_query
 from mirror.config.compose import compose, quoted
 from mirror.data.sources import pydocs
+from mirror.encoder.post import whitening
 from mirror.search.search import STORE, documented, newest_encoder, raw_model, search
 from tests.conftest import SENTENCES
 
@@ -62,6 +64,20 @@ def test_raw_model_is_pooled_as_the_encoder(tiny_bert: Path, tmp_path: Path) -> 
     assert (raw.name, raw.pooling.name) == (str(tiny_bert), "mean")
     (tmp_path / "run" / "metrics.json").unlink()
     assert raw_model(folder, MirrorEncoder.load(folder)) is None
+
+
+def test_raw_model_is_not_whitened(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", tiny_bert)
+    tuned, plain = MirrorEncoder.load(folder), MirrorEncoder.load(folder)
+    tuned.pooling = tuned.pooling.followed_by(whitening(tuned.encode(SENTENCES), 8), "whitening")
+    metrics = tmp_path / "run" / "metrics.json"
+    content = json.loads(metrics.read_text(encoding="utf-8"))
+    content["config"]["post"] = {"_target_": "mirror.encoder.post.whitening"}
+    metrics.write_text(json.dumps(content), encoding="utf-8")
+    raw = raw_model(folder, tuned)
+    assert raw is not None
+    assert raw.pooling.name == "mean"
+    assert np.array_equal(raw.encode(SENTENCES[:5]), plain.encode(SENTENCES[:5]))
 
 
 def test_search_in_a_file(

@@ -25,7 +25,7 @@ from mirror.cli.terminal import readable
 from mirror.config.compose import COMPOSITION_ERRORS, CONF, one_sentence, register_schemas, resumed, settings
 from mirror.errors import MirrorError, PrunedError
 from mirror.runs import stop
-from mirror.runs.record import has_checkpoint, record_failure
+from mirror.runs.record import called, has_checkpoint, record_failure
 from mirror.runs.registry import end_with_sweep, read_run
 from mirror.version import __version__
 
@@ -150,7 +150,7 @@ def _way_on(name: str, folder: Path, config: DictConfig) -> str:
     if (read_run(folder) or {}).get("status") == "finished":
         return f"the run in {folder} was finished already"
     if has_checkpoint(folder) and config.get("seeds", 1) == 1:
-        return f"go on with python scripts/{name}.py resume={folder}"
+        return f"go on with {' '.join(called(name))} resume={folder}"
     return "there is no checkpoint to go on from, start again"
 
 

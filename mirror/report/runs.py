@@ -13,7 +13,7 @@ import yaml
 from mirror.config import flat
 from mirror.evaluation.resampling import Floats
 from mirror.evaluation.sets.sts import AVERAGE, sts_average
-from mirror.runs.record import METRICS, TUNED, by_step, headline
+from mirror.runs.record import METRICS, TUNED, by_step, called, headline
 from mirror.runs.registry import identity, read_run
 
 LOG_CHARACTERS = 4000
@@ -78,8 +78,7 @@ class Run:
         words = [
             f"{key}={value}" for key, value in self.typed.items() if key not in ("sweep", "trainer.progress", "trial")
         ]
-        script = ["python", "scripts/train.py"] if Path("scripts/train.py").is_file() else ["mirror-train"]
-        return shlex.join([*script, *self._config_dir(), *words])
+        return shlex.join([*called("train"), *self._config_dir(), *words])
 
     def _config_dir(self) -> list[str]:
         """The folder of a user's own parts, as it was given: Hydra does not keep it among the overrides."""

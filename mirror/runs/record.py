@@ -172,6 +172,12 @@ def not_written(folder: Path, error: BaseException, name: str = "") -> MirrorErr
     )
 
 
+def called(name: str) -> list[str]:
+    """How a command is called from this folder: by its script where there is one, else as installed."""
+    script = Path("scripts", f"{name}.py")
+    return ["python", script.as_posix()] if script.is_file() else [f"mirror-{name}"]
+
+
 def way_on(folder: Path) -> str:
     """What to do about a run that has ended before its end."""
     return f"go on with resume={folder}" if has_checkpoint(folder) else "start again"

@@ -159,7 +159,7 @@ def test_during_the_last_checkpoint(
         patched.setattr(Checkpointer, "_save_topk_checkpoint", after(Checkpointer._save_topk_checkpoint))
         result = command("train", *options, "hydra.run.dir=run")
     assert result.code == TERMINATED
-    assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in result.err
+    assert f"interrupted: go on with mirror-train resume={tmp_path / 'run'}" in result.err
     assert metrics(tmp_path / "run")["status"] == "interrupted"
     assert not (tmp_path / "run" / "encoder").exists()
     assert command("train", "resume=run").code == 0
@@ -242,7 +242,7 @@ def test_timeout_and_the_workers_that_load_batches(options: list[str], tmp_path:
         run.kill()
     assert run.returncode == TERMINATED, printed
     assert "Traceback" not in printed
-    assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in printed
+    assert f"interrupted: go on with mirror-train resume={tmp_path / 'run'}" in printed
     assert metrics(tmp_path / "run")["status"] == "interrupted"
 
 

@@ -253,7 +253,7 @@ def test_several_devices_stop_together(strategy: str, common: list[str], alone: 
     assert result.returncode == 128 + signal.SIGTERM, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.count("interrupted") == 1
-    assert f"interrupted: go on with python scripts/train.py resume={tmp_path / 'run'}" in result.stderr
+    assert f"interrupted: go on with mirror-train resume={tmp_path / 'run'}" in result.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["status"] == "interrupted"
     assert interrupted_run(tmp_path / "run").steps == 6  # the signal came when the fifth was done
     go("train.py", tmp_path, "resume=run", "hydra.run.dir=run")

@@ -123,6 +123,6 @@ def test_a_signal_ends_in_one_sentence(number: int, status: int, options: list[s
     _, said = process.communicate(timeout=120)
     assert process.returncode == status, said
     assert "Traceback" not in said
-    assert "interrupted: go on with python scripts/train.py resume=" in said
+    assert "interrupted: go on with mirror-train resume=" in said
     assert metrics(tmp_path / "run")["status"] == "interrupted"
     assert list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))

@@ -33,6 +33,8 @@ LOG_EVERY = 50
 """Steps between two readings of the loss."""
 PERPLEXITY = "val/perplexity"
 """Name of the held-out perplexity in the curve."""
+UNSTABLE = 1.5
+"""A perplexity so many times its best means that the training has become unstable: it seldom recovers."""
 GUESSES = 3
 """Predictions shown for each blank."""
 
@@ -77,6 +79,7 @@ class PretrainModule(pl.LightningModule):
         self._mean = TokenPooling("mean")
         self.loss = math.nan
         self._held_out = [0.0, 0.0]
+        self._best = math.inf
 
     @property
     def encoder(self) -> MirrorEncoder:
@@ -155,6 +158,12 @@ class PretrainModule(pl.LightningModule):
             log.info("step %d of %d: perplexity %.2f on held-out texts", self.global_step, self.steps, perplexity)
             for line in self.fill():
                 log.info("    %s", line)
+            if perplexity > UNSTABLE * self._best:
+                log.warning(
+                    "the perplexity was %.2f before: training has become unstable, start again with a lower optim.lr",
+                    self._best,
+                )
+        self._best = min(self._best, perplexity)
 
     @torch.no_grad()
     def fill(self) -> list[str]:

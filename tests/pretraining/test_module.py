@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,3 +74,16 @@ def test_bag_of_words_is_that_of_a_loop_over_the_texts(name: str, tmp_path: Path
     added = ours["loss"] - theirs["loss"]
     assert ours["masked"] == theirs["masked"] == theirs["loss"]
     torch.testing.assert_close(float(added), 2.0 * sum(held) / len(held), atol=1e-4, rtol=1e-4)
+
+
+def test_a_perplexity_that_rises_is_told(tiny_bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = module_of(tiny_bert)
+    module.trainer = SimpleNamespace(is_global_zero=True, global_step=5)  # type: ignore[assignment]
+    module.log = lambda *arguments, **options: None  # type: ignore[method-assign]
+    for perplexity in (90.0, 60.0, 89.0):
+        module._held_out = [math.log(perplexity) * 7, 7]
+        module.on_validation_epoch_end()
+    assert "unstable" not in caplog.text
+    module._held_out = [math.log(91.0) * 7, 7]
+    module.on_validation_epoch_end()
+    assert "the perplexity was 60.00 before: training has become unstable" in caplog.text

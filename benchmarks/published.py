@@ -67,6 +67,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),
+    "mirror_bert, repetition, whitening": ("aug=repetition", "post=whitening"),
+    "labse, repetition": ("experiment=labse", "aug=repetition"),
     "mirror_bert, mask and repetition": ("aug=mirror_repetition",),
     "mirror_bert, mask, repetition and queue": CHAINED,
     "mirror_bert, head": ("head=mlp",),

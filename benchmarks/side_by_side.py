@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ COMMON = (
     "trainer.max_epochs=1", "schedule=constant", "select=last", "eval.raw=[]", "eval.geometry_every=0",
     "eval.resamples=0", "trainer.progress=false", "trainer.precision=fp32",
 )  # fmt: skip
+WEIGHTS = sha256((ROOT / "mirror" / "models" / "mini" / "model.safetensors").read_bytes()).hexdigest()[:12]
+"""Of the model that is tuned: rows of different weights are not put into one table."""
 DEV = "stsb-dev"
 WORDS = ("simlex999", "wordsim353", "multisimlex-eng")
 SETS = (DEV, *AVERAGED, *WORDS)
@@ -67,6 +70,11 @@ def side_by_side(name: str, rows: Mapping[str, Row], help_text: str) -> None:
 
     reference = next(iter(rows))
     found = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.exists() else {}
+    if any(row.get("weights", WEIGHTS) != WEIGHTS for row in found.values()):
+        parser.error(
+            f"{arguments.results.name} is of other weights of mini: give another file with --results, or go on with "
+            "the version of the package that has those."
+        )
     for key, row in rows.items():
         if arguments.only is None or key in (reference, *arguments.only):
             folder = arguments.folder / key.replace(", ", "-")
@@ -100,6 +108,7 @@ def measured(
         known["train_seconds"] = statistics.median(run["seconds"]["train"] for run in runs)
         known["peak_memory_mib"] = max(run["peak_memory_mib"] for run in runs)
         known[TRAINABLE] = runs[0][TRAINABLE]
+        known["weights"] = WEIGHTS
         known["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
         known["machine"] = machine(torch.device("cpu"))
     return known

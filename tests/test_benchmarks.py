@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.pages import summary
-from benchmarks.side_by_side import COMMON, SETS, Row, averages_of, measured, table
+from benchmarks.side_by_side import COMMON, SETS, Row, averages_of, measured, side_by_side, table
 from benchmarks.step_times import STEP, TABLES, ratios
 from mirror.config.compose import compose
 from mirror.runs.record import TRAINABLE
@@ -161,6 +161,17 @@ def row_of(averages: list[float]) -> dict[str, Any]:
     """A row's results whose sets all have the same score, by seed."""
     scores = {str(seed): dict.fromkeys(SETS, value) for seed, value in enumerate(averages)}
     return {"chosen": ["optim.lr=0.001"], "scores": scores}
+
+
+def test_rows_of_other_weights_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"first": {"weights": "another"}}), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["table", "--results", str(results), "--only"])
+    with pytest.raises(SystemExit):
+        side_by_side("table", {"first": Row((), ())}, "")
+    assert "results.json is of other weights of mini" in capsys.readouterr().err
 
 
 def test_a_table_has_gains_over_the_reference_and_holms_p() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+import transformers.modeling_utils  # with the other imports: no garbage is collected meanwhile
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import find_adapter_config_file

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,6 @@ COMMON = (
     "trainer.max_epochs=1", "schedule=constant", "select=last", "eval.raw=[]", "eval.geometry_every=0",
     "eval.resamples=0", "trainer.progress=false", "trainer.precision=fp32",
 )  # fmt: skip
-WEIGHTS = sha256((ROOT / "mirror" / "models" / "mini" / "model.safetensors").read_bytes()).hexdigest()[:12]
-"""Of the model that is tuned: rows of different weights are not put into one table."""
 DEV = "stsb-dev"
 WORDS = ("simlex999", "wordsim353", "multisimlex-eng")
 SETS = (DEV, *AVERAGED, *WORDS)
@@ -70,7 +69,7 @@ def side_by_side(name: str, rows: Mapping[str, Row], help_text: str) -> None:
 
     reference = next(iter(rows))
     found = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.exists() else {}
-    if any(row.get("weights", WEIGHTS) != WEIGHTS for row in found.values()):
+    if any(row.get("weights", weights()) != weights() for row in found.values()):
         parser.error(
             f"{arguments.results.name} is of other weights of mini: give another file with --results, or go on with "
             "the version of the package that has those."
@@ -83,6 +82,12 @@ def side_by_side(name: str, rows: Mapping[str, Row], help_text: str) -> None:
                 partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             done = {key: found[key] for key in rows if "scores" in found.get(key, {})}
             print(markdown(*table(done, reference)), end="\n\n", flush=True)
+
+
+@cache
+def weights() -> str:
+    """A digest of the model that is tuned: rows of different weights are not put into one table."""
+    return sha256((ROOT / "mirror" / "models" / "mini" / "model.safetensors").read_bytes()).hexdigest()[:12]
 
 
 def measured(
@@ -108,7 +113,7 @@ def measured(
         known["train_seconds"] = statistics.median(run["seconds"]["train"] for run in runs)
         known["peak_memory_mib"] = max(run["peak_memory_mib"] for run in runs)
         known[TRAINABLE] = runs[0][TRAINABLE]
-        known["weights"] = WEIGHTS
+        known["weights"] = weights()
         known["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
         known["machine"] = machine(torch.device("cpu"))
     return known

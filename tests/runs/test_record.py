@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mirror import MirrorError
-from mirror.runs.record import RunRecord
+from mirror.runs.record import RunRecord, called
 from tests.conftest import files_no_larger_than
 
 
@@ -93,3 +93,12 @@ def test_disk_full_for_the_record(tmp_path: Path) -> None:
         record.__exit__(ValueError, ValueError("the reason"), None)
     assert read(tmp_path)["status"] == "running"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_command_is_called_as_it_can_be_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called("pretrain") == ["mirror-pretrain"]
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "pretrain.py").touch()
+    assert called("pretrain") == ["python", "scripts/pretrain.py"]
+    assert called("train") == ["mirror-train"]

@@ -2,7 +2,8 @@
 
     python -m benchmarks.pages
 
-In a page, what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is made of ``benchmarks/results/NAME-mini.json``.
+In a page, what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is made of ``benchmarks/results/NAME-mini.json``:
+of rows side by side, or, where the name is ``tokens``, of what was tried in pre-training.
 """
 
 import json
@@ -65,8 +66,13 @@ def main() -> None:
 
 
 def content(name: str) -> str:
-    """A picture and two tables, the best row first."""
+    """A picture and its tables."""
     found = json.loads((RESULTS / f"{name}-mini.json").read_text(encoding="utf-8"))
+    return tried(found) if name == "tokens" else rows_side_by_side(name, found)
+
+
+def rows_side_by_side(name: str, found: Found) -> str:
+    """A picture and two tables, the best row first."""
     reference = next(iter(found))
     averages = {row: averages_of(result) for row, result in found.items()}
     order = sorted(found, key=lambda row: -statistics.mean(averages[row].values()))
@@ -74,6 +80,39 @@ def content(name: str) -> str:
     draw(averages, order, reference, ps, PAGES / f"{name}.png")
     picture = f"![Averages of seven STS sets, with standard deviations]({name}.png)"
     return "\n\n".join([picture, markdown(*summary(found, averages, order, ps)), markdown(*sets_table(found, order))])
+
+
+def tried(found: Sequence[Mapping[str, Any]]) -> str:
+    """A picture of STS-B dev after tuning against the tokens of pre-training, and a table of all that was tried."""
+    path = PAGES / "tokens.png"
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for kind, marker in {"former": "s", "rate not yet fallen": "x", "rate fallen": "o"}.items():
+        these = [row for row in found if row["kind"] == kind and row["tokens"]]
+        axes.plot([row["tokens"] for row in these], [row["tuned"] for row in these], marker, label=kind)
+        for row in these:
+            point = (row["tokens"], row["tuned"])
+            axes.annotate(row["mark"], point, (-6, -3), textcoords="offset points", ha="right", fontsize=8)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks := [1, 2, 4, 8, 16, 32, 64], [str(tick) for tick in ticks])
+    axes.set_xlabel("million tokens seen in pre-training")
+    axes.set_ylabel("STS-B dev, tuned")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    cells = [
+        [
+            row["start"],
+            f"{row['tokens']} M" if row["tokens"] else "0",
+            row["bags"],
+            f"{row['raw']:.1f}" if row["raw"] else "",
+            f"{row['tuned']:.1f}",
+            row["time"],
+        ]
+        for row in found
+    ]
+    table = markdown(["start", "tokens", "bags of words", "raw", "tuned", "time on one core"], cells)
+    return f"![STS-B dev against tokens]({path.name})\n\n{table}"
 
 
 def summary(

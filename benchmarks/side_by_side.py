@@ -34,7 +34,7 @@ from mirror.runs.registry import runs_in
 COMMON = (
     "model=mini", f"data.path={SENTENCES}", f"eval.data_dir={DATA}", "batch.size=200", "batch.max_tokens=50",
     "trainer.max_epochs=1", "schedule=constant", "select=last", "eval.raw=[]", "eval.geometry_every=0",
-    "eval.resamples=0", "trainer.progress=false", "trainer.precision=fp32",
+    "eval.resamples=0", "trainer.progress=false", "trainer.precision=bf16",
 )  # fmt: skip
 DEV = "stsb-dev"
 WORDS = ("simlex999", "wordsim353", "multisimlex-eng")

@@ -65,6 +65,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "labse, whitening": ("experiment=labse", "post=whitening"),
     "labse, repetition, whitening": ("experiment=labse", "aug=repetition", "post=whitening"),
     "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),
+    "mirror_bert, dropout alone": ("aug=none",),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),
     "mirror_bert, repetition, whitening": ("aug=repetition", "post=whitening"),
@@ -79,7 +80,8 @@ CT's rate would fall after more steps than there are."""
 OWN_POOLING = ("promptbert",)
 TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")
 UNTEMPERED = ("optim.lr=5e-5,1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3",)
-"""Eight trials each."""
+WHITENED = ("optim.lr=5e-4,1e-3", "loss.temperature=0.04,0.07", "post.dimensions=192,256")
+"""Eight trials each. Of whitening's dimensions, all or three quarters."""
 NO_TEMPERATURE = ("ct", "ct_in_batch", "triplet", "barlow", "vicreg")
 
 
@@ -107,7 +109,7 @@ def make_teachers() -> None:
 ROWS = {
     name: Row(
         (*settings, *(() if name in OWN_POOLING else ("model.pooling=first_last",))),
-        UNTEMPERED if name in NO_TEMPERATURE else TEMPERED,
+        WHITENED if "post=whitening" in settings else UNTEMPERED if name in NO_TEMPERATURE else TEMPERED,
         make_teachers if name == "rankcse" else make_paragraphs if set(LONGER) <= set(settings) else None,
     )
     for name, settings in SETTINGS.items()

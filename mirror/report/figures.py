@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative, sample_colorscale
 
 from mirror.report.labels import short_names
+from mirror.report.lines import lines_along, values_along
 from mirror.report.table import Comparison, Row, shown
 from mirror.runs.record import TUNED
 
@@ -68,12 +69,7 @@ def _best(rows: Sequence[Row], score: str | None) -> list[Row]:
 
 def _against_axis(rows: Sequence[Row], score: str, axis: str, others: list[str]) -> Figure:
     """The score along one axis, a line for each combination of the others."""
-    lines: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        lines.setdefault(tuple(row.settings[other] for other in others), []).append(row)
-    # A line with one point says nothing about the axis, unless no other line has that value.
-    compared = {row.settings[axis] for members in lines.values() if len(members) > 1 for row in members}
-    lines = {key: rows for key, rows in lines.items() if len(rows) > 1 or rows[0].settings[axis] not in compared}
+    lines = lines_along(rows, axis, others)
     apart = len(lines) > 1 and all(len(members) == 1 for members in lines.values())
     if apart:
         lines = {(): list(rows)}  # of a search, whose trials differ in everything: points alone
@@ -138,9 +134,7 @@ def _heat_map(rows: Sequence[Row], score: str, axes: list[str]) -> Figure:
     # Of slices with equally many cells, the first in the table's order: no score decides what is shown.
     fixed = max(slices, key=lambda key: len(slices[key]))
     cells = {tuple(shown(row.settings[axis]) for axis in axes[:2]): row.cells[score].mean for row in slices[fixed]}
-    across, down = (
-        [shown(item) for item in dict.fromkeys(row.settings[axis] for row in slices[fixed])] for axis in axes[:2]
-    )
+    across, down = ([shown(item) for item in values_along(slices[fixed], axis)] for axis in axes[:2])
     values = [[cells.get((a, b)) for a in across] for b in down]
     plot = go.Figure(go.Heatmap(x=across, y=down, z=values, colorscale="Viridis", colorbar={"title": _said(score)}))
     if len(across) * len(down) <= 100:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import MirrorError
 from mirror.report.labels import printed_as
+from mirror.report.lines import lines_along, values_along
 from mirror.report.table import Comparison, Row, shown
 
 if TYPE_CHECKING:
@@ -75,12 +76,10 @@ def _along(rows: Sequence[Row], score: str, axis: str, others: Sequence[str], ca
     """The score along one axis, a line for each combination of the others; the values stand at equal distances."""
     from matplotlib.figure import Figure
 
-    lines: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        lines.setdefault(tuple(row.settings[other] for other in others), []).append(row)
+    lines = lines_along(rows, axis, others)
     best = sorted(lines, key=lambda key: -max(row.cells[score].mean for row in lines[key]))[:LINES]
     drawn = [key for key in lines if key in best]
-    values = [*dict.fromkeys(shown(row.settings[axis]) for row in rows)]
+    values = [shown(item) for item in values_along(rows, axis)]
     numeric = all(isinstance(row.settings[axis], int | float) for row in rows)
     figure = Figure(figsize=(WIDTH, HEIGHT))
     place = figure.subplots()
@@ -114,7 +113,7 @@ def _over(rows: Sequence[Row], score: str, axes: Sequence[str], called: Mapping[
     for row in rows:
         slices.setdefault(tuple(row.settings[other] for other in axes[2:]), []).append(row)
     fixed = max(slices, key=lambda key: len(slices[key]))
-    across, down = ([*dict.fromkeys(shown(row.settings[axis]) for row in slices[fixed])] for axis in axes[:2])
+    across, down = ([shown(item) for item in values_along(slices[fixed], axis)] for axis in axes[:2])
     cells = {tuple(shown(row.settings[axis]) for axis in axes[:2]): row.cells[score].mean for row in slices[fixed]}
     figure = Figure(figsize=(WIDTH, HEIGHT))
     place = figure.subplots()

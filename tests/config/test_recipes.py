@@ -111,11 +111,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss.directions": "both", "loss.margin": 0.3, "loss.form": "nt_xent", "loss.focal": 0.0,
         "model.pooling": "cls",
     },
-    "whitened_esimcse": {
-        "aug._target_": "mirror.data.views.Repetition", "loss._target_": "mirror.losses.queue.Queue", "loss.size": 160,
-        "loss.momentum": 0.995, "loss.in_batch": True, "loss.key_dropout": False, "loss.mask_duplicates": False,
-        "head._target_": "mirror.losses.heads.TanhHead", "post._target_": "mirror.encoder.post.whitening",
-        "batch.size": 200, "select": "last",
+    "mirror_cutoff": {
+        "aug._target_": "mirror.data.views.Cutoff", "aug.left": "feature", "aug.right": "shuffle", "aug.share": 0.2,
+        "aug.dropout": 0.0, "loss._target_": "mirror.losses.infonce.InfoNCE", "loss.form": "nt_xent",
+        "loss.mask_duplicates": True, "batch.size": 200, "select": "last",
     },
     "distil": {
         "loss.match": "mse", "optim.lr": 1e-4, "schedule.warmup_steps": 1000, "batch.size": 64,

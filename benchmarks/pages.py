@@ -120,10 +120,10 @@ def summary(
 ) -> tuple[list[str], list[list[str]]]:
     """A row for each choice, with what was chosen on STS-B dev, gain, significance and what it costs.
 
-    What was not measured of every row is left out.
+    What was measured of no row is left out.
     """
     first = statistics.mean(averages[next(iter(found))].values())
-    costs = {head: cost for head, cost in COSTS.items() if all(cost(found[name]) for name in order)}
+    costs = {head: cost for head, cost in COSTS.items() if any(cost(found[name]) for name in order)}
     rows = []
     for name in order:
         result, own = found[name], list(averages[name].values())

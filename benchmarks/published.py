@@ -13,7 +13,7 @@ counted. ContraCode is left out: its texts are programs.
 from io import TextIOWrapper
 
 from benchmarks.measure import DATA, ROOT
-from benchmarks.side_by_side import Row, side_by_side, trained
+from benchmarks.side_by_side import UNTRAINED, Row, side_by_side, trained
 from mirror.data.packed import open_zst
 from mirror.data.views.crop import Crop
 from mirror.runs.atomic import written_whole
@@ -31,11 +31,6 @@ SPAN = 64
 """The most words of a span; the shortest has 8."""
 LONGER = (f"data.path={PARAGRAPHS}", "batch.max_tokens=128")
 
-CHAINED = (
-    "aug=mirror_repetition", "loss=queue", "loss.in_batch=true", "loss.size=400", "loss.momentum=0.995",
-    "loss.key_dropout=false",
-)  # fmt: skip
-"""Mirror-BERT's span mask with all that ESimCSE adds."""
 PROJECTOR = ("head.hidden=1024", "head.out=1024")
 """Four times the model's size, as 8,192 are of ResNet-50's 2,048."""
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -44,6 +39,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "esimcse": ("experiment=esimcse", DECAY),
     "consert": ("experiment=consert",),
     "promptbert": ("experiment=promptbert", DECAY),
+    "simclr": ("experiment=simclr",),
     "moco": ("experiment=moco", "loss.size=2000"),
     "ct": ("experiment=ct", "schedule=stepped", "schedule.every=1000"),
     "ct_in_batch": ("experiment=ct_in_batch",),
@@ -59,20 +55,18 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "crops": ("experiment=crops", *LONGER),
     "declutr": ("experiment=declutr", "data=file", *LONGER, "aug.min_words=8", f"aug.max_words={SPAN}"),
     "mirror_bert, paragraphs": LONGER,
+    "whitening, no training": ("experiment=whitening", UNTRAINED),
     "mirror_bert, whitening": ("post=whitening",),
     "simcse, whitening": ("experiment=simcse", DECAY, "post=whitening"),
     "esimcse, whitening": ("experiment=esimcse", DECAY, "post=whitening"),
     "labse, whitening": ("experiment=labse", "post=whitening"),
     "labse, repetition, whitening": ("experiment=labse", "aug=repetition", "post=whitening"),
-    "mirror_bert, mask, repetition, queue, whitening": (*CHAINED, "post=whitening"),
     "mirror_bert, dropout alone": ("aug=none",),
     "mirror_bert, queue": ("loss=queue", "loss.in_batch=true", "loss.size=400"),
     "mirror_bert, repetition": ("aug=repetition",),
     "mirror_bert, repetition, whitening": ("aug=repetition", "post=whitening"),
     "labse, repetition": ("experiment=labse", "aug=repetition"),
     "mirror_bert, mask and repetition": ("aug=mirror_repetition",),
-    "mirror_bert, mask, repetition and queue": CHAINED,
-    "mirror_bert, head": ("head=mlp",),
     "mirror_bert, margin": ("loss.margin=0.1",),
 }
 """By name, what is set. The first is the reference. The queue of MoCo is shortened to what an epoch can fill, and
@@ -81,7 +75,8 @@ OWN_POOLING = ("promptbert",)
 TEMPERED = ("optim.lr=2.5e-4,5e-4,1e-3,2e-3", "loss.temperature=0.04,0.07")
 UNTEMPERED = ("optim.lr=5e-5,1e-4,2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3",)
 WHITENED = ("optim.lr=5e-4,1e-3", "loss.temperature=0.04,0.07", "post.dimensions=192,256")
-"""Eight trials each. Of whitening's dimensions, all or three quarters."""
+SHORTENED = ("post.dimensions=64,96,128,160,192,224,240,256",)
+"""Eight trials each. Of whitening's dimensions, all or three quarters where rates are searched too."""
 NO_TEMPERATURE = ("ct", "ct_in_batch", "triplet", "barlow", "vicreg")
 
 
@@ -106,10 +101,19 @@ def make_teachers() -> None:
         trained(FOLDER / "teachers" / name, settings)
 
 
+def axes(name: str, settings: tuple[str, ...]) -> tuple[str, ...]:
+    """What is searched."""
+    if UNTRAINED in settings:
+        return SHORTENED
+    if "post=whitening" in settings:
+        return WHITENED
+    return UNTEMPERED if name in NO_TEMPERATURE else TEMPERED
+
+
 ROWS = {
     name: Row(
         (*settings, *(() if name in OWN_POOLING else ("model.pooling=first_last",))),
-        WHITENED if "post=whitening" in settings else UNTEMPERED if name in NO_TEMPERATURE else TEMPERED,
+        axes(name, settings),
         make_teachers if name == "rankcse" else make_paragraphs if set(LONGER) <= set(settings) else None,
     )
     for name, settings in SETTINGS.items()

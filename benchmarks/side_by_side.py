@@ -36,6 +36,8 @@ COMMON = (
     "trainer.max_epochs=1", "schedule=constant", "select=last", "eval.raw=[]", "eval.geometry_every=0",
     "eval.resamples=0", "trainer.progress=false", "trainer.precision=bf16",
 )  # fmt: skip
+UNTRAINED = "trainer.max_epochs=0"
+"""Of a row that takes the model as it is."""
 DEV = "stsb-dev"
 WORDS = ("simlex999", "wordsim353", "multisimlex-eng")
 SETS = (DEV, *AVERAGED, *WORDS)
@@ -110,9 +112,10 @@ def measured(
         runs = swept(folder / "runs", [*settings, *known["chosen"], f"seed={','.join(missing)}", sets])
         for run in runs:
             scores[str(run["seed"])] = {key: score["all"] for key, score in run["scores"]["tuned"].items()}
-        known["train_seconds"] = statistics.median(run["seconds"]["train"] for run in runs)
+        known["train_seconds"] = statistics.median(run["seconds"].get("train", 0.0) for run in runs)
         known["peak_memory_mib"] = max(run["peak_memory_mib"] for run in runs)
-        known[TRAINABLE] = runs[0][TRAINABLE]
+        if TRAINABLE in runs[0]:
+            known[TRAINABLE] = runs[0][TRAINABLE]
         known["weights"] = weights()
         known["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
         known["machine"] = machine(torch.device("cpu"))

@@ -26,7 +26,7 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from benchmarks.measure import RESULTS, machine, markdown
-from benchmarks.side_by_side import COMMON, Row
+from benchmarks.side_by_side import COMMON, UNTRAINED, Row
 from mirror.adapt import adapted
 from mirror.config import TrainConfig, plain
 from mirror.config.compose import compose
@@ -103,7 +103,7 @@ def main() -> None:
         path = arguments.results / f"{name}-mini.json"
         content = json.loads(path.read_text(encoding="utf-8"))
         table = importlib.import_module(f"benchmarks.{name}").ROWS
-        rows = {key: row for key, row in table.items() if key in content}
+        rows = {key: row for key, row in table.items() if key in content and UNTRAINED not in row.settings}
         for row in rows.values():
             if row.prepare:
                 row.prepare()

@@ -224,26 +224,16 @@ def test_steps_are_timed_in_turn() -> None:
     assert statistics.median(found["larger"]) > statistics.median(found["lora"])
 
 
-def test_a_page_shows_what_was_measured_of_every_row() -> None:
+def test_a_page_shows_what_was_measured() -> None:
+    """Of a row without training the costs of training stay empty; what no row has is left out."""
     scores = {seed: dict.fromkeys(SETS, 60.0 + int(seed)) for seed in ("1", "2")}
-    whole = {"scores": scores, "chosen": ["optim.lr=0.001"], "peak_memory_mib": 1200, STEP: {"times_reference": 1.5}}
-    learnt = {"share": 0.25, "optimizer_bytes": 2**20}
-    found = {"first": {**whole, TRAINABLE: learnt}, "second": whole}
+    bare = {"scores": scores, "chosen": ["optim.lr=0.001"], "peak_memory_mib": 1200}
+    found = {"first": {**bare, STEP: {"times_reference": 1.5}}, "second": bare}
     averages = {name: averages_of(result) for name, result in found.items()}
     head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
     assert head[-2:] == ["step", "peak, MiB"]
-    assert rows[0][-4:] == ["+0.00", "0.040", "1.50", "1,200"]
-    found["second"] = {**whole, TRAINABLE: learnt}
+    assert rows[0][-4:] == ["+0.00", "0.040", "", "1,200"]
+    found["first"][TRAINABLE] = {"share": 0.25, "optimizer_bytes": 2**20}
     head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
     assert head[-4:] == ["learns", "optimizer, MiB", "step", "peak, MiB"]
     assert rows[1][-4:] == ["25.0 %", "1.00", "1.50", "1,200"]
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_every_row_composes(table: str) -> None:
-    rows: dict[str, Row] = importlib.import_module(f"benchmarks.{table}").ROWS
-    for name, row in rows.items():
-        trial = [f"{key}={values.split(',')[0]}" for key, values in (axis.split("=") for axis in row.axes)]
-        config = compose("train", [*COMMON, *row.settings, *trial])
-        check_parts(config)
-        assert config.model.path == "bundled:mini" or "keep_layers" in " ".join(row.settings), name

@@ -237,3 +237,13 @@ def test_a_page_shows_what_was_measured() -> None:
     head, rows = summary(found, averages, ["second", "first"], {"second": 0.04})
     assert head[-4:] == ["learns", "optimizer, MiB", "step", "peak, MiB"]
     assert rows[1][-4:] == ["25.0 %", "1.00", "1.50", "1,200"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_composes(table: str) -> None:
+    rows: dict[str, Row] = importlib.import_module(f"benchmarks.{table}").ROWS
+    for name, row in rows.items():
+        trial = [f"{key}={values.split(',')[0]}" for key, values in (axis.split("=") for axis in row.axes)]
+        config = compose("train", [*COMMON, *row.settings, *trial])
+        check_parts(config)
+        assert config.model.path == "bundled:mini" or "keep_layers" in " ".join(row.settings), name

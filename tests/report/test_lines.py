@@ -43,3 +43,6 @@ def test_a_paper_has_the_values_by_size(tmp_path: Path) -> None:
     printed = re.findall(r"<text [^>]*>([^<]+)</text>", drawn)
     assert printed[:3] == ["0.02", "0.07", "0.2"]
     assert not any("0.05" in text for text in printed)
+    over = re.findall(r"<text [^>]*>([^<]+)</text>", (tmp_path / "aug.dropout-loss.temperature.svg").read_text("utf-8"))
+    ticks = [text for text in over if text in ("0.05", "0.1", "0.02", "0.07", "0.2")]
+    assert ticks == ["0.05", "0.1", "0.2", "0.02", "0.07", "0.2"]
